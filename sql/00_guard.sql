@@ -1,0 +1,34 @@
+-- complain if script is sourced in psql, rather than via CREATE EXTENSION
+\echo Use "CREATE EXTENSION alloc" to load this file. \quit
+
+-- Everything below resolves names in schema alloc.  If the schema was there
+-- before, whoever made it must not have put anything in it, or a function or
+-- an operator of his would be taken for ours and run with our rights.
+DO $guard$
+BEGIN
+	IF EXISTS (
+		SELECT FROM pg_catalog.pg_depend d
+		 WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass
+		   AND d.refobjid OPERATOR(pg_catalog.=) 'alloc'::pg_catalog.regnamespace::pg_catalog.oid
+		   AND d.deptype OPERATOR(pg_catalog.=) 'n'
+		   AND d.classid OPERATOR(pg_catalog.<>) 'pg_catalog.pg_extension'::pg_catalog.regclass)
+	THEN
+		RAISE EXCEPTION USING
+			ERRCODE = 'duplicate_object',
+			MESSAGE = 'schema "alloc" already contains objects',
+			HINT = 'Drop what is in it, or the schema, then create the extension again.';
+	END IF;
+	IF NOT EXISTS (
+		SELECT FROM pg_catalog.pg_namespace n
+		 WHERE n.nspname OPERATOR(pg_catalog.=) 'alloc'
+		   AND n.nspowner OPERATOR(pg_catalog.=) (
+			SELECT r.oid FROM pg_catalog.pg_roles r
+			 WHERE r.rolname OPERATOR(pg_catalog.=) CURRENT_USER))
+	THEN
+		RAISE EXCEPTION USING
+			ERRCODE = 'insufficient_privilege',
+			MESSAGE = 'schema "alloc" belongs to another role',
+			HINT = 'Drop the schema; CREATE EXTENSION makes its own.';
+	END IF;
+END
+$guard$;

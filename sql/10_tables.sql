@@ -1,0 +1,96 @@
+-- The state: products, batches, their slots, and who is served by which batch.
+--
+-- Keys are text in the database's collation, so that joins with a shop's own
+-- tables work, but every index on a key compares bytes (text_pattern_ops):
+-- faster, and indifferent to the operating system's collation versions.
+
+CREATE SEQUENCE alloc.batch_id_seq;
+-- No cache: the order of event ids must be causal across sessions.
+CREATE SEQUENCE alloc.event_id_seq CACHE 1;
+
+CREATE TABLE alloc.product (
+	sku text NOT NULL
+		CONSTRAINT product_sku_length CHECK (octet_length(sku) BETWEEN 1 AND 255)
+) USING heap;
+CREATE UNIQUE INDEX product_sku ON alloc.product (sku text_pattern_ops);
+ALTER TABLE alloc.product REPLICA IDENTITY USING INDEX product_sku;
+COMMENT ON TABLE alloc.product IS
+	'one row per sku; the aggregate''s root, locked by commands that change its batches';
+
+CREATE TABLE alloc.batch (
+	batch_id  bigint NOT NULL,
+	purchased bigint NOT NULL
+		CONSTRAINT batch_purchased_not_negative CHECK (purchased >= 0),
+	eta       date,
+	ref       text NOT NULL
+		CONSTRAINT batch_ref_length CHECK (octet_length(ref) BETWEEN 1 AND 255),
+	sku       text NOT NULL,
+	CONSTRAINT batch_pkey PRIMARY KEY (batch_id),
+	CONSTRAINT batch_of_product FOREIGN KEY (sku) REFERENCES alloc.product (sku)
+) USING heap;
+CREATE UNIQUE INDEX batch_ref ON alloc.batch (ref text_pattern_ops);
+-- The order in which allocate() looks at the batches of a sku.
+CREATE INDEX batch_preference
+	ON alloc.batch (sku text_pattern_ops, eta NULLS FIRST, batch_id);
+COMMENT ON TABLE alloc.batch IS
+	'stock bought together; eta NULL: it is in the warehouse';
+
+-- The rows that allocate() updates.  Half of each page is left free, so that
+-- the next version of a row fits beside it (heap-only tuple) without an index
+-- entry.  There is no foreign key to batch: its trigger would cost on each
+-- update of the hot path.
+CREATE TABLE alloc.slot (
+	batch_id  bigint NOT NULL,
+	available bigint NOT NULL
+		CONSTRAINT slot_available_not_negative CHECK (available >= 0),
+	shipped   bigint NOT NULL DEFAULT 0
+		CONSTRAINT slot_shipped_not_negative CHECK (shipped >= 0),
+	slot      integer NOT NULL DEFAULT 0,
+	CONSTRAINT slot_pkey PRIMARY KEY (batch_id, slot)
+) USING heap WITH (fillfactor = 50);
+COMMENT ON TABLE alloc.slot IS
+	'the available stock of a batch, in one or more rows; the last line of defence against overselling is its CHECK';
+
+CREATE TABLE alloc.allocation (
+	batch_id   bigint NOT NULL,
+	event_id   bigint NOT NULL,
+	qty        bigint NOT NULL
+		CONSTRAINT allocation_qty_positive CHECK (qty > 0),
+	expires_at timestamptz,
+	orderid    text NOT NULL,
+	sku        text NOT NULL
+) USING heap;
+CREATE UNIQUE INDEX allocation_line
+	ON alloc.allocation (orderid text_pattern_ops, sku text_pattern_ops);
+ALTER TABLE alloc.allocation REPLICA IDENTITY USING INDEX allocation_line;
+-- Lines of a batch by age: the newest leave first when the batch shrinks.
+CREATE INDEX allocation_batch ON alloc.allocation (batch_id, event_id);
+COMMENT ON TABLE alloc.allocation IS
+	'order lines that a batch serves; event_id is the event that allocated them, expires_at is NULL for all but holds';
+
+-- The log.  It repeats keys and quantities as they were, so that it can be
+-- read without any other table.
+CREATE TABLE alloc.event (
+	event_id bigint NOT NULL,
+	at       timestamptz NOT NULL,
+	qty      bigint,
+	old_qty  bigint,
+	eta      date,
+	old_eta  date,
+	type     text NOT NULL,
+	sku      text NOT NULL,
+	orderid  text,
+	batchref text,
+	CONSTRAINT event_pkey PRIMARY KEY (event_id)
+) USING heap;
+COMMENT ON TABLE alloc.event IS
+	'facts that commands recorded, never changed and never deleted by a command';
+
+-- What pg_dump must carry: all of it.
+SELECT pg_catalog.pg_extension_config_dump('alloc.batch_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('alloc.event_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('alloc.product', '');
+SELECT pg_catalog.pg_extension_config_dump('alloc.batch', '');
+SELECT pg_catalog.pg_extension_config_dump('alloc.slot', '');
+SELECT pg_catalog.pg_extension_config_dump('alloc.allocation', '');
+SELECT pg_catalog.pg_extension_config_dump('alloc.event', '');

@@ -1,0 +1,32 @@
+-- Commands.  None is STRICT: a NULL key is refused, not passed over.
+
+CREATE FUNCTION alloc.add_batch(ref text, sku text, qty bigint, eta date DEFAULT NULL)
+RETURNS text
+AS 'MODULE_PATHNAME', 'alloc_add_batch'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION alloc.add_batch(text, text, bigint, date) IS
+	'buys a batch: reference, sku, quantity (0 or more), day of arrival (NULL: it is in the warehouse); returns the reference';
+
+CREATE FUNCTION alloc.allocate(orderid text, sku text, qty bigint)
+RETURNS text
+AS 'MODULE_PATHNAME', 'alloc_allocate'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION alloc.allocate(text, text, bigint) IS
+	'gives an order line the best batch that can serve all of it: in stock first, then the earliest arrival; returns its reference, or NULL when the sku is out of stock';
+
+CREATE FUNCTION alloc.deallocate(orderid text, sku text)
+RETURNS text
+AS 'MODULE_PATHNAME', 'alloc_deallocate'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION alloc.deallocate(text, text) IS
+	'frees an order line; returns the reference of the batch it was freed from, or NULL if it was not allocated';
+
+CREATE FUNCTION alloc.change_batch_quantity(
+	ref text, qty bigint,
+	OUT orderid text, OUT sku text, OUT qty bigint,
+	OUT old_batchref text, OUT new_batchref text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'alloc_change_batch_quantity'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION alloc.change_batch_quantity(text, bigint) IS
+	'sets what was purchased of a batch; lines that no longer fit, newest first, are taken off and allocated again, oldest first; returns a row for each';

@@ -1,0 +1,50 @@
+-- Read models.
+
+CREATE FUNCTION alloc.event_payload(event alloc.event)
+RETURNS jsonb
+AS 'MODULE_PATHNAME', 'alloc_event_payload'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION alloc.event_payload(alloc.event) IS
+	'an event as the JSON that NOTIFY sends: event_id, type, at (ISO 8601, UTC), orderid, sku, qty, batchref, eta, old_qty, old_eta, without the keys that do not apply';
+
+CREATE VIEW alloc.allocations AS
+SELECT a.orderid, a.sku, a.qty, b.ref AS batchref, b.eta, a.expires_at
+  FROM alloc.allocation a
+  JOIN alloc.batch b USING (batch_id);
+COMMENT ON VIEW alloc.allocations IS
+	'order lines that are served: orderid, sku, qty, the batch and its day of arrival, and for a hold the moment at which it ends';
+
+CREATE VIEW alloc.batches AS
+SELECT b.ref, b.sku, b.eta,
+       b.purchased AS purchased_qty,
+       s.shipped AS shipped_qty,
+       b.purchased - s.shipped - s.available AS allocated_qty,
+       s.available AS available_qty
+  FROM alloc.batch b
+ CROSS JOIN LATERAL (
+	SELECT sum(slot.available)::bigint AS available,
+	       sum(slot.shipped)::bigint AS shipped
+	  FROM alloc.slot
+	 WHERE slot.batch_id = b.batch_id) s;
+COMMENT ON VIEW alloc.batches IS
+	'batches with what was purchased, shipped, allocated and is available';
+
+CREATE VIEW alloc.stock AS
+SELECT sku,
+       sum(purchased_qty)::bigint AS purchased_qty,
+       sum(shipped_qty)::bigint AS shipped_qty,
+       sum(allocated_qty)::bigint AS allocated_qty,
+       sum(available_qty)::bigint AS available_qty,
+       coalesce(sum(available_qty) FILTER (WHERE eta IS NULL), 0)::bigint AS on_hand_qty,
+       coalesce(sum(available_qty) FILTER (WHERE eta IS NOT NULL), 0)::bigint AS incoming_qty
+  FROM alloc.batches
+ GROUP BY sku;
+COMMENT ON VIEW alloc.stock IS
+	'the stock of each sku: its batches added up; on_hand_qty is available in the warehouse, incoming_qty on ships';
+
+CREATE VIEW alloc.events AS
+SELECT e.event_id, e.at, e.type, e.sku, e.orderid, e.batchref, e.qty,
+       alloc.event_payload(e) AS payload
+  FROM alloc.event e;
+COMMENT ON VIEW alloc.events IS
+	'the event log, with each event as the JSON that NOTIFY sends';

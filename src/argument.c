@@ -1,0 +1,122 @@
+/*-------------------------------------------------------------------------
+ *
+ * argument.c
+ *	  Arguments of SQL functions: checked on their way in, shown in messages.
+ *
+ * The rules and SQLSTATEs are those of DESIGN section 2, for every function.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/detoast.h"
+#include "argument.h"
+#include "catalog/pg_type.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/datetime.h"
+#include "utils/json.h"
+
+#define MAX_KEY_BYTES 255
+
+/* A longer key is cut when a message shows it. */
+#define MAX_SHOWN_BYTES 64
+
+static text *first_bytes(Datum key);
+
+/*
+ * alloc_arg_key
+ *		Argument n (from 0), a text key of 1 to 255 bytes.
+ *
+ * Raises 22004 when it is NULL, 22023 when empty, 22001 when too long.  A key
+ * that is too long is not even read in whole.
+ */
+text *
+alloc_arg_key(FunctionCallInfo fcinfo, int n, const char *name)
+{
+	Datum		key = PG_GETARG_DATUM(n);
+	Size		length;
+
+	if (PG_ARGISNULL(n))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s must not be null", name)));
+	length = toast_raw_datum_size(key) - VARHDRSZ;
+	if (length == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must not be empty: \"\"", name),
+				 errhint("Keys are 1 to %d bytes long.", MAX_KEY_BYTES)));
+	if (length > MAX_KEY_BYTES)
+		ereport(ERROR,
+				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
+				 errmsg("%s is too long: \"%s\"",
+						name, alloc_show(first_bytes(key))),
+				 errdetail("It has %zu bytes.", length),
+				 errhint("Keys are 1 to %d bytes long.", MAX_KEY_BYTES)));
+	return DatumGetTextPP(key);
+}
+
+/*
+ * alloc_arg_qty
+ *		Argument n (from 0), a quantity of at least so many units.
+ *
+ * Raises 22004 when it is NULL, 22023 when it is less.
+ */
+int64
+alloc_arg_qty(FunctionCallInfo fcinfo, int n, int64 least)
+{
+	int64		qty;
+
+	if (PG_ARGISNULL(n))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("qty must not be null")));
+	qty = PG_GETARG_INT64(n);
+	if (qty < least)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("qty must be at least " INT64_FORMAT ": " INT64_FORMAT,
+						least, qty)));
+	return qty;
+}
+
+/*
+ * alloc_show
+ *		A key as a message shows it: whole, or its beginning and "...".
+ */
+const char *
+alloc_show(const text *key)
+{
+	int			length = VARSIZE_ANY_EXHDR(key);
+	int			shown = length;
+
+	if (length > MAX_SHOWN_BYTES)
+		shown = pg_mbcliplen(VARDATA_ANY(key), length, MAX_SHOWN_BYTES);
+	return psprintf("%.*s%s", shown, VARDATA_ANY(key),
+					shown < length ? "..." : "");
+}
+
+/*
+ * alloc_show_date
+ *		A date as a message shows it, in ISO 8601.
+ */
+const char *
+alloc_show_date(DateADT date)
+{
+	char		buf[MAXDATELEN + 1];
+
+	JsonEncodeDateTime(buf, DateADTGetDatum(date), DATEOID, NULL);
+	return pstrdup(buf);
+}
+
+/*
+ * The beginning of a key, a byte longer than a message shows at most.
+ */
+static text *
+first_bytes(Datum key)
+{
+	return (text *) pg_detoast_datum_slice((struct varlena *) DatumGetPointer(key),
+										   0, MAX_SHOWN_BYTES + MAX_MULTIBYTE_CHAR_LEN);
+}

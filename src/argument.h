@@ -1,0 +1,20 @@
+/*-------------------------------------------------------------------------
+ *
+ * argument.h
+ *	  Arguments of SQL functions: checked on their way in, shown in messages.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ALLOC_ARGUMENT_H
+#define ALLOC_ARGUMENT_H
+
+#include "fmgr.h"
+#include "utils/date.h"
+
+extern text *alloc_arg_key(FunctionCallInfo fcinfo, int n, const char *name);
+extern int64 alloc_arg_qty(FunctionCallInfo fcinfo, int n, int64 least);
+
+extern const char *alloc_show(const text *key);
+extern const char *alloc_show_date(DateADT date);
+
+#endif							/* ALLOC_ARGUMENT_H */

@@ -1,0 +1,60 @@
+/*-------------------------------------------------------------------------
+ *
+ * compat.h
+ *	  Differences between PostgreSQL 15, 16, 17 and 18.
+ *
+ * The only file that looks at PG_VERSION_NUM.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ALLOC_COMPAT_H
+#define ALLOC_COMPAT_H
+
+#include "access/genam.h"
+#include "access/tableam.h"
+#include "executor/executor.h"
+
+#if PG_VERSION_NUM < 150000
+#error "alloc needs PostgreSQL 15 or later"
+#endif
+
+/* Which indexes an update has to maintain: a flag became an enum in 16. */
+#if PG_VERSION_NUM >= 160000
+typedef TU_UpdateIndexes AllocUpdateIndexes;
+#define ALLOC_ALL_INDEXES TU_All
+#define alloc_update_needs_indexes(u) ((u) != TU_None)
+#define alloc_insert_index_tuples(rri, slot, estate, update, which) \
+	ExecInsertIndexTuples(rri, slot, estate, update, false, NULL, NIL, \
+						  (which) == TU_Summarizing)
+#else
+typedef bool AllocUpdateIndexes;
+#define ALLOC_ALL_INDEXES true
+#define alloc_update_needs_indexes(u) (u)
+#define alloc_insert_index_tuples(rri, slot, estate, update, which) \
+	ExecInsertIndexTuples(rri, slot, estate, update, false, NULL, NIL)
+#endif
+
+/* 18 counts index searches for EXPLAIN, which we have no use for. */
+#if PG_VERSION_NUM >= 180000
+#define alloc_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan(heap, index, snapshot, NULL, nkeys, 0)
+#else
+#define alloc_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan(heap, index, snapshot, nkeys, 0)
+#endif
+
+/* 17 lets an index method keep state between insertions of one command. */
+#if PG_VERSION_NUM >= 170000
+#define alloc_index_insert_cleanup(index, info) \
+	index_insert_cleanup(index, info)
+#else
+#define alloc_index_insert_cleanup(index, info) ((void) 0)
+#endif
+
+/* 16 brought these, and later minor releases of 15. */
+#ifndef palloc_array
+#define palloc_array(type, count) ((type *) palloc(sizeof(type) * (count)))
+#define palloc0_array(type, count) ((type *) palloc0(sizeof(type) * (count)))
+#endif
+
+#endif							/* ALLOC_COMPAT_H */

@@ -1,0 +1,318 @@
+/*-------------------------------------------------------------------------
+ *
+ * event.c
+ *	  Facts: their record in the log, their JSON, their notification.
+ *
+ * A command appends an event when its locks are held, so that ids grow in
+ * the order of causes.  With alloc.notify = commit the event is also queued
+ * for NOTIFY in the caller's transaction: PostgreSQL sends it at commit, and
+ * forgets it with a transaction or savepoint that is rolled back.  The
+ * doorbell on channel alloc_events is rung once, just before the commit, with
+ * the highest id among the events that were not rolled back.
+ *
+ * Memory: the stack of highest ids, one for each subtransaction that appended
+ * an event, is in TopTransactionContext.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "commands/async.h"
+#include "event.h"
+#include "utils/builtins.h"
+#include "utils/date.h"
+#include "utils/datetime.h"
+#include "utils/json.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+int			alloc_notify = ALLOC_NOTIFY_AUTO;
+
+/* The highest id that a (sub)transaction has queued for NOTIFY. */
+typedef struct Doorbell
+{
+	int			nest_level;
+	int64		event_id;
+	struct Doorbell *outer;
+} Doorbell;
+
+static Doorbell *doorbell;
+
+static const NullableDatum no_value = {0, true};
+
+static int64 append_event(AllocEventRow *event);
+static void notify_event(const AllocEventRow *event);
+static void note_for_doorbell(int64 event_id);
+static void ring_doorbell(XactEvent event, void *arg);
+static void merge_doorbell(SubXactEvent event, SubTransactionId my_subid,
+						   SubTransactionId parent_subid, void *arg);
+static AllocEventRow new_event(const char *type, const text *sku);
+static AllocEventRow new_line_event(const char *type, const AllocLine *line,
+									const text *batchref);
+static NullableDatum some_value(Datum value);
+static void append_key(StringInfo json, const char *key);
+static void append_text(StringInfo json, const char *key, const text *value);
+static void append_qty(StringInfo json, const char *key, NullableDatum value);
+static void append_date(StringInfo json, const char *key, NullableDatum value);
+
+/*
+ * alloc_event_init
+ *		Once per backend, when the library is loaded.
+ */
+void
+alloc_event_init(void)
+{
+	RegisterXactCallback(ring_doorbell, NULL);
+	RegisterSubXactCallback(merge_doorbell, NULL);
+}
+
+/*
+ * alloc_event_batch_created, alloc_event_quantity_changed
+ *		A batch was bought; its purchased quantity became qty.
+ */
+void
+alloc_event_batch_created(const AllocBatchRow *batch)
+{
+	AllocEventRow event = new_event("batch_created", batch->sku);
+
+	event.batchref = batch->ref;
+	event.qty = some_value(Int64GetDatum(batch->purchased));
+	if (!batch->plan.in_stock)
+		event.eta = some_value(DateADTGetDatum(batch->plan.eta));
+	append_event(&event);
+}
+
+void
+alloc_event_quantity_changed(const AllocBatchRow *batch, int64 qty)
+{
+	AllocEventRow event = new_event("batch_quantity_changed", batch->sku);
+
+	event.batchref = batch->ref;
+	event.qty = some_value(Int64GetDatum(qty));
+	event.old_qty = some_value(Int64GetDatum(batch->purchased));
+	append_event(&event);
+}
+
+/*
+ * alloc_event_allocated, alloc_event_deallocated, alloc_event_out_of_stock
+ *		A batch serves a line, returns the event's id; no longer serves it; no
+ *		batch can.
+ */
+int64
+alloc_event_allocated(const AllocLine *line, const text *batchref)
+{
+	AllocEventRow event = new_line_event("allocated", line, batchref);
+
+	return append_event(&event);
+}
+
+void
+alloc_event_deallocated(const AllocLine *line, const text *batchref)
+{
+	AllocEventRow event = new_line_event("deallocated", line, batchref);
+
+	append_event(&event);
+}
+
+void
+alloc_event_out_of_stock(const AllocLine *line)
+{
+	AllocEventRow event = new_line_event("out_of_stock", line, NULL);
+
+	append_event(&event);
+}
+
+/*
+ * alloc_event_json
+ *		Appends an event as JSON: the payload of NOTIFY and of view events.
+ *
+ * With keys of at most 255 bytes, each escaped to at most six, it stays under
+ * the 8000 bytes that NOTIFY takes.  Dates and the moment are in ISO 8601,
+ * the moment in UTC, whatever the session's settings.
+ */
+void
+alloc_event_json(StringInfo json, const AllocEventRow *event)
+{
+	char		at[MAXDATELEN + 1];
+	const int	utc = 0;
+
+	JsonEncodeDateTime(at, TimestampTzGetDatum(event->at), TIMESTAMPTZOID,
+					   &utc);
+	appendStringInfo(json, "{\"event_id\": " INT64_FORMAT ", \"type\": ",
+					 event->event_id);
+	escape_json(json, event->type);
+	appendStringInfo(json, ", \"at\": \"%s\"", at);
+	append_text(json, "orderid", event->orderid);
+	append_text(json, "sku", event->sku);
+	append_qty(json, "qty", event->qty);
+	append_qty(json, "old_qty", event->old_qty);
+	append_text(json, "batchref", event->batchref);
+	append_date(json, "eta", event->eta);
+	append_date(json, "old_eta", event->old_eta);
+	appendStringInfoChar(json, '}');
+}
+
+/*
+ * Gives the event its id and moment, records it, and queues its NOTIFY.
+ */
+static int64
+append_event(AllocEventRow *event)
+{
+	event->event_id = alloc_store_next_event_id();
+	event->at = GetCurrentStatementStartTimestamp();
+	alloc_store_insert_event(event);
+	if (alloc_notify != ALLOC_NOTIFY_OFF)
+	{
+		notify_event(event);
+		note_for_doorbell(event->event_id);
+	}
+	return event->event_id;
+}
+
+static void
+notify_event(const AllocEventRow *event)
+{
+	StringInfoData json;
+	char		channel[NAMEDATALEN];
+
+	snprintf(channel, sizeof(channel), "alloc_%s", event->type);
+	initStringInfo(&json);
+	alloc_event_json(&json, event);
+	Async_Notify(channel, json.data);
+	pfree(json.data);
+}
+
+static void
+note_for_doorbell(int64 event_id)
+{
+	int			level = GetCurrentTransactionNestLevel();
+
+	if (doorbell == NULL || doorbell->nest_level < level)
+	{
+		Doorbell   *inner = MemoryContextAlloc(TopTransactionContext,
+											   sizeof(Doorbell));
+
+		inner->nest_level = level;
+		inner->outer = doorbell;
+		doorbell = inner;
+	}
+	doorbell->event_id = event_id;
+}
+
+/*
+ * Before a commit, while notifications can still be queued.
+ */
+static void
+ring_doorbell(XactEvent event, void *arg)
+{
+	char		payload[MAXINT8LEN + 1];
+
+	if (doorbell == NULL)
+		return;
+	if (event == XACT_EVENT_PRE_COMMIT)
+	{
+		pg_lltoa(doorbell->event_id, payload);
+		Async_Notify("alloc_events", payload);
+	}
+	if (event != XACT_EVENT_PRE_PREPARE)
+		doorbell = NULL;
+}
+
+/*
+ * The end of a subtransaction: its events become the outer one's, or are
+ * forgotten.
+ */
+static void
+merge_doorbell(SubXactEvent event, SubTransactionId my_subid,
+			   SubTransactionId parent_subid, void *arg)
+{
+	int			level = GetCurrentTransactionNestLevel();
+
+	if (doorbell == NULL || doorbell->nest_level < level)
+		return;
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		doorbell = doorbell->outer;
+	else if (event == SUBXACT_EVENT_COMMIT_SUB)
+	{
+		if (doorbell->outer && doorbell->outer->nest_level == level - 1)
+		{
+			doorbell->outer->event_id = doorbell->event_id;
+			doorbell = doorbell->outer;
+		}
+		else
+			doorbell->nest_level = level - 1;
+	}
+}
+
+static AllocEventRow
+new_event(const char *type, const text *sku)
+{
+	AllocEventRow event = {
+		.type = type,.sku = sku,
+		.qty = no_value,.old_qty = no_value,
+		.eta = no_value,.old_eta = no_value
+	};
+
+	return event;
+}
+
+static AllocEventRow
+new_line_event(const char *type, const AllocLine *line, const text *batchref)
+{
+	AllocEventRow event = new_event(type, line->sku);
+
+	event.orderid = line->orderid;
+	event.qty = some_value(Int64GetDatum(line->qty));
+	event.batchref = batchref;
+	return event;
+}
+
+static NullableDatum
+some_value(Datum value)
+{
+	NullableDatum result = {value, false};
+
+	return result;
+}
+
+static void
+append_key(StringInfo json, const char *key)
+{
+	appendStringInfo(json, ", \"%s\": ", key);
+}
+
+static void
+append_text(StringInfo json, const char *key, const text *value)
+{
+	char	   *str;
+
+	if (value == NULL)
+		return;
+	append_key(json, key);
+	str = text_to_cstring(value);
+	escape_json(json, str);
+	pfree(str);
+}
+
+static void
+append_qty(StringInfo json, const char *key, NullableDatum value)
+{
+	if (value.isnull)
+		return;
+	append_key(json, key);
+	appendStringInfo(json, INT64_FORMAT, DatumGetInt64(value.value));
+}
+
+static void
+append_date(StringInfo json, const char *key, NullableDatum value)
+{
+	char		date[MAXDATELEN + 1];
+
+	if (value.isnull)
+		return;
+	append_key(json, key);
+	JsonEncodeDateTime(date, value.value, DATEOID, NULL);
+	appendStringInfo(json, "\"%s\"", date);
+}

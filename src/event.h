@@ -1,0 +1,35 @@
+/*-------------------------------------------------------------------------
+ *
+ * event.h
+ *	  Facts: their record in the log, their JSON, their notification.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ALLOC_EVENT_H
+#define ALLOC_EVENT_H
+
+#include "lib/stringinfo.h"
+#include "store.h"
+
+/* Values of the setting alloc.notify. */
+typedef enum AllocNotify
+{
+	ALLOC_NOTIFY_OFF,
+	ALLOC_NOTIFY_COMMIT,		/* in the caller's transaction */
+	ALLOC_NOTIFY_AUTO			/* the best of what there is */
+} AllocNotify;
+
+extern int	alloc_notify;
+
+extern void alloc_event_init(void);
+
+extern void alloc_event_batch_created(const AllocBatchRow *batch);
+extern void alloc_event_quantity_changed(const AllocBatchRow *batch, int64 qty);
+extern int64 alloc_event_allocated(const AllocLine *line, const text *batchref);
+extern void alloc_event_deallocated(const AllocLine *line,
+									const text *batchref);
+extern void alloc_event_out_of_stock(const AllocLine *line);
+
+extern void alloc_event_json(StringInfo json, const AllocEventRow *event);
+
+#endif							/* ALLOC_EVENT_H */

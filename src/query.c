@@ -1,0 +1,64 @@
+/*-------------------------------------------------------------------------
+ *
+ * query.c
+ *	  SQL-callable queries.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "event.h"
+#include "executor/executor.h"
+#include "fmgr.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/timestamp.h"
+
+PG_FUNCTION_INFO_V1(alloc_event_payload);
+
+static NullableDatum get_column(HeapTupleHeader row, const char *name);
+static const text *get_text(HeapTupleHeader row, const char *name);
+
+/*
+ * alloc_event_payload(event alloc.event) returns jsonb
+ *		A row of the log as the JSON that NOTIFY sends: DESIGN section 3.
+ */
+Datum
+alloc_event_payload(PG_FUNCTION_ARGS)
+{
+	HeapTupleHeader row = PG_GETARG_HEAPTUPLEHEADER(0);
+	AllocEventRow event;
+	StringInfoData json;
+
+	event.event_id = DatumGetInt64(get_column(row, "event_id").value);
+	event.at = DatumGetTimestampTz(get_column(row, "at").value);
+	event.type = text_to_cstring(get_text(row, "type"));
+	event.sku = get_text(row, "sku");
+	event.orderid = get_text(row, "orderid");
+	event.batchref = get_text(row, "batchref");
+	event.qty = get_column(row, "qty");
+	event.old_qty = get_column(row, "old_qty");
+	event.eta = get_column(row, "eta");
+	event.old_eta = get_column(row, "old_eta");
+
+	initStringInfo(&json);
+	alloc_event_json(&json, &event);
+	PG_RETURN_DATUM(DirectFunctionCall1(jsonb_in, CStringGetDatum(json.data)));
+}
+
+static NullableDatum
+get_column(HeapTupleHeader row, const char *name)
+{
+	NullableDatum result;
+
+	result.value = GetAttributeByName(row, name, &result.isnull);
+	return result;
+}
+
+static const text *
+get_text(HeapTupleHeader row, const char *name)
+{
+	NullableDatum value = get_column(row, name);
+
+	return value.isnull ? NULL : DatumGetTextPP(value.value);
+}

@@ -1,0 +1,543 @@
+/*-------------------------------------------------------------------------
+ *
+ * table.c
+ *	  Direct access to the extension's tables: scan, insert, update, delete,
+ *	  lock, without parser, planner and executor.
+ *
+ * The precedent is the logical replication worker (execReplication.c).  What
+ * it keeps, this keeps: indexes (also those that a DBA added), CHECK and NOT
+ * NULL constraints, WAL, row locks, predicate locks, AFTER ROW triggers
+ * (foreign keys are such).  Rules and BEFORE triggers are not looked at.
+ *
+ * Memory: each table has a context "alloc table" below CacheMemoryContext
+ * with all that is worth keeping from one command to the next: the compiled
+ * CHECK expressions (in the EState), the IndexInfos, the slots.  A relcache
+ * invalidation marks it stale, and it is made anew when the table is opened
+ * next.  What a scan or a write needs beside is in the caller's context or
+ * in the EState's per-tuple context, reset after each write.
+ *
+ * Locks: RowExclusiveLock on tables and indexes, kept to the end of the
+ * transaction as usual.  A relcache entry is held only from the first use in
+ * a command to alloc_table_close(); after an error the resource owner has
+ * released it, and alloc_table_forget() drops what pointed to it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/index.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_collation.h"
+#include "commands/sequence.h"
+#include "commands/trigger.h"
+#include "compat.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "table.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/relcache.h"
+#include "utils/snapmgr.h"
+
+static AllocTable *all_tables;
+static int	nall_tables;
+
+static void table_invalidated(Datum arg, Oid relid);
+static void open_table(AllocTable *table);
+static void build_cache(AllocTable *table);
+static void build_index_cache(AllocTable *table);
+static Relation open_index(AllocTable *table, int at);
+static void open_all_indexes(AllocTable *table);
+static void begin_triggers(AllocTable *table);
+static void end_triggers(AllocTable *table);
+
+/*
+ * alloc_table_init
+ *		Tells which tables there are.  Once per backend.
+ */
+void
+alloc_table_init(AllocTable *tables, int ntables)
+{
+	all_tables = tables;
+	nall_tables = ntables;
+	CacheRegisterRelcacheCallback(table_invalidated, (Datum) 0);
+}
+
+/*
+ * alloc_table_close
+ *		Ends a command's use of a table.  Locks stay.
+ */
+void
+alloc_table_close(AllocTable *table)
+{
+	ResultRelInfo *rri = table->rri;
+
+	if (table->rel == NULL)
+		return;
+
+	ExecClearTuple(table->found);
+	ExecClearTuple(table->row);
+	for (int i = 0; i < rri->ri_NumIndices; i++)
+	{
+		Relation	index = rri->ri_IndexRelationDescs[i];
+
+		if (index == NULL)
+			continue;
+		alloc_index_insert_cleanup(index, rri->ri_IndexRelationInfo[i]);
+		index_close(index, NoLock);
+		rri->ri_IndexRelationDescs[i] = NULL;
+	}
+	table_close(table->rel, NoLock);
+	table->rel = NULL;
+	rri->ri_RelationDesc = NULL;
+}
+
+/*
+ * alloc_table_forget
+ *		After an error: drops all that is cached, without touching relations
+ *		and buffers, which the resource owner has released already.
+ */
+void
+alloc_table_forget(AllocTable *table)
+{
+	table->rel = NULL;
+	if (table->cxt != NULL)
+		MemoryContextDelete(table->cxt);
+	table->cxt = NULL;
+}
+
+/*
+ * alloc_table_nextval
+ *		The next number of the table's sequence.
+ */
+int64
+alloc_table_nextval(AllocTable *table)
+{
+	open_table(table);
+	return nextval_internal(table->sequence_id, false);
+}
+
+/*
+ * alloc_table_row
+ *		Where to put the columns of a row that is to be inserted, or to be the
+ *		new version of another one.
+ */
+TupleTableSlot *
+alloc_table_row(AllocTable *table)
+{
+	open_table(table);
+	return table->row;
+}
+
+/*
+ * alloc_key_int8, alloc_key_text
+ *		A scan key: column attno of the index (from 1) is equal to value.
+ */
+void
+alloc_key_int8(ScanKey key, AttrNumber attno, int64 value)
+{
+	ScanKeyInit(key, attno, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(value));
+}
+
+void
+alloc_key_text(ScanKey key, AttrNumber attno, const text *value)
+{
+	/* Equality of text is that of bytes in any collation a database has. */
+	ScanKeyInit(key, attno, BTEqualStrategyNumber, F_TEXTEQ,
+				PointerGetDatum(value));
+}
+
+/*
+ * alloc_table_scan
+ *		Begins a scan of the rows that the keys select, in the order of the
+ *		index (a position in index_names).  To be ended by index_endscan().
+ */
+IndexScanDesc
+alloc_table_scan(AllocTable *table, int index, Snapshot snapshot,
+				 ScanKey keys, int nkeys)
+{
+	IndexScanDesc scan;
+
+	open_table(table);
+	scan = alloc_index_beginscan(table->rel,
+								 open_index(table, table->index_at[index]),
+								 snapshot, nkeys);
+	index_rescan(scan, keys, nkeys, NULL, 0);
+	return scan;
+}
+
+/*
+ * alloc_table_next
+ *		The next row, in table->found.  False: there is none.
+ */
+bool
+alloc_table_next(AllocTable *table, IndexScanDesc scan, ScanDirection direction)
+{
+	CHECK_FOR_INTERRUPTS();
+	if (!index_getnext_slot(scan, direction, table->found))
+		return false;
+	slot_getallattrs(table->found);
+	return true;
+}
+
+/*
+ * alloc_table_find
+ *		The first row that the keys select in the active snapshot, in
+ *		table->found.
+ */
+bool
+alloc_table_find(AllocTable *table, int index, ScanKey keys, int nkeys)
+{
+	IndexScanDesc scan = alloc_table_scan(table, index, GetActiveSnapshot(),
+										  keys, nkeys);
+	bool		found = alloc_table_next(table, scan, ForwardScanDirection);
+
+	/* The slot keeps its own pin. */
+	index_endscan(scan);
+	return found;
+}
+
+/*
+ * alloc_table_probe
+ *		Like alloc_table_find(), but in the newest state, uncommitted work of
+ *		others included.
+ *
+ * If *busy is valid after it, that transaction is inserting, changing or
+ * deleting the row, and only its end will tell whether there is one.
+ */
+bool
+alloc_table_probe(AllocTable *table, int index, ScanKey keys, int nkeys,
+				  TransactionId *busy)
+{
+	SnapshotData dirty;
+	IndexScanDesc scan;
+	bool		found;
+
+	InitDirtySnapshot(dirty);
+	scan = alloc_table_scan(table, index, &dirty, keys, nkeys);
+	found = alloc_table_next(table, scan, ForwardScanDirection);
+	*busy = InvalidTransactionId;
+	if (found)
+		*busy = TransactionIdIsValid(dirty.xmin) ? dirty.xmin : dirty.xmax;
+	index_endscan(scan);
+	return found;
+}
+
+/*
+ * alloc_table_insert
+ *		Inserts table->row.
+ */
+void
+alloc_table_insert(AllocTable *table)
+{
+	open_all_indexes(table);
+	ExecStoreVirtualTuple(table->row);
+	if (table->rel->rd_att->constr)
+		ExecConstraints(table->rri, table->row, table->estate);
+	simple_table_tuple_insert(table->rel, table->row);
+	if (table->rri->ri_NumIndices > 0)
+		alloc_insert_index_tuples(table->rri, table->row, table->estate,
+								  false, ALLOC_ALL_INDEXES);
+	if (table->rri->ri_TrigDesc)
+	{
+		begin_triggers(table);
+		ExecARInsertTriggers(table->estate, table->rri, table->row, NIL, NULL);
+		end_triggers(table);
+	}
+	ResetPerTupleExprContext(table->estate);
+	ExecClearTuple(table->row);
+}
+
+/*
+ * alloc_table_update
+ *		Makes table->row the new version of the row at tid, unless another
+ *		transaction has changed it since the active snapshot.
+ *
+ * Returns TM_Ok; TM_Updated or TM_Deleted when another one has; and with
+ * wait false TM_BeingModified when it is not known yet.  Nothing is locked
+ * when it is not TM_Ok.
+ */
+TM_Result
+alloc_table_update(AllocTable *table, ItemPointer tid, bool wait)
+{
+	TM_FailureData failure;
+	LockTupleMode mode;
+	AllocUpdateIndexes indexes;
+	TM_Result	result;
+
+	open_table(table);
+	ExecStoreVirtualTuple(table->row);
+	if (table->rel->rd_att->constr)
+		ExecConstraints(table->rri, table->row, table->estate);
+	result = table_tuple_update(table->rel, tid, table->row,
+								GetCurrentCommandId(true),
+								GetActiveSnapshot(), InvalidSnapshot,
+								wait, &failure, &mode, &indexes);
+	if (result == TM_SelfModified)
+		elog(ERROR, "row of \"%s\" updated twice by one command", table->name);
+	if (result == TM_Ok)
+	{
+		if (alloc_update_needs_indexes(indexes))
+		{
+			open_all_indexes(table);
+			alloc_insert_index_tuples(table->rri, table->row, table->estate,
+									  true, indexes);
+		}
+		if (table->rri->ri_TrigDesc)
+		{
+			begin_triggers(table);
+			ExecARUpdateTriggers(table->estate, table->rri, NULL, NULL, tid,
+								 NULL, table->row, NIL, NULL, false);
+			end_triggers(table);
+		}
+	}
+	ResetPerTupleExprContext(table->estate);
+	ExecClearTuple(table->row);
+	return result;
+}
+
+/*
+ * alloc_table_delete
+ *		Deletes the row at tid, unless another transaction has changed it
+ *		since the active snapshot; waits for one that is about to.
+ */
+TM_Result
+alloc_table_delete(AllocTable *table, ItemPointer tid)
+{
+	TM_FailureData failure;
+	TM_Result	result;
+
+	open_table(table);
+	result = table_tuple_delete(table->rel, tid, GetCurrentCommandId(true),
+								GetActiveSnapshot(), InvalidSnapshot,
+								true, &failure, false);
+	if (result == TM_SelfModified)
+		elog(ERROR, "row of \"%s\" deleted twice by one command", table->name);
+	if (result == TM_Ok && table->rri->ri_TrigDesc)
+	{
+		begin_triggers(table);
+		ExecARDeleteTriggers(table->estate, table->rri, tid, NULL, NULL, false);
+		end_triggers(table);
+	}
+	return result;
+}
+
+/*
+ * alloc_table_wait
+ *		Waits, in the row's queue, until nobody else has the row at tid.
+ *
+ * TM_Ok: it is as it was, and locked now.  TM_Updated, TM_Deleted: it has
+ * changed, and nothing is locked.
+ */
+TM_Result
+alloc_table_wait(AllocTable *table, ItemPointer tid)
+{
+	TM_FailureData failure;
+	TM_Result	result;
+
+	open_table(table);
+	result = table_tuple_lock(table->rel, tid, GetActiveSnapshot(),
+							  table->found, GetCurrentCommandId(false),
+							  LockTupleNoKeyExclusive, LockWaitBlock, 0,
+							  &failure);
+	ExecClearTuple(table->found);
+	return result;
+}
+
+/*
+ * alloc_table_lock
+ *		Locks the row at tid in its newest version, waiting for whoever has
+ *		it.  What the row says then is for a new snapshot to read.
+ *
+ * TM_Updated, TM_Deleted: the transaction has one snapshot only, and the row
+ * has changed since; or the row is gone.
+ */
+TM_Result
+alloc_table_lock(AllocTable *table, ItemPointer tid)
+{
+	TM_FailureData failure;
+	TM_Result	result;
+	uint8		flags = TUPLE_LOCK_FLAG_LOCK_UPDATE_IN_PROGRESS;
+
+	open_table(table);
+	if (!IsolationUsesXactSnapshot())
+		flags |= TUPLE_LOCK_FLAG_FIND_LAST_VERSION;
+	result = table_tuple_lock(table->rel, tid, GetActiveSnapshot(),
+							  table->found, GetCurrentCommandId(false),
+							  LockTupleNoKeyExclusive, LockWaitBlock, flags,
+							  &failure);
+	ExecClearTuple(table->found);
+	return result;
+}
+
+/*
+ * Relcache callback: the definition of relation relid, or of every one when
+ * it is invalid, may have changed.
+ */
+static void
+table_invalidated(Datum arg, Oid relid)
+{
+	for (int i = 0; i < nall_tables; i++)
+	{
+		AllocTable *table = &all_tables[i];
+		bool		concerned = !OidIsValid(relid) || relid == table->relid;
+
+		if (table->cxt == NULL || table->stale)
+			continue;
+		for (int j = 0; !concerned && j < table->rri->ri_NumIndices; j++)
+			concerned = relid == table->index_ids[j];
+		table->stale = concerned;
+	}
+}
+
+/*
+ * Opens a table for the rest of the command, if it is not open.
+ *
+ * Taking the lock may tell of a change to the table, and even of its end
+ * (DROP EXTENSION, and then CREATE EXTENSION), so what is cached is looked at
+ * after that.
+ */
+static void
+open_table(AllocTable *table)
+{
+	while (table->rel == NULL)
+	{
+		Relation	rel;
+
+		if (table->cxt == NULL || table->stale)
+			build_cache(table);
+		rel = try_table_open(table->relid, RowExclusiveLock);
+		if (rel == NULL)
+			table->stale = true;
+		else if (table->stale)
+			table_close(rel, RowExclusiveLock);
+		else
+		{
+			table->rel = rel;
+			table->rri->ri_RelationDesc = rel;
+		}
+	}
+}
+
+/*
+ * Makes all that is kept of a table from one command to the next.
+ */
+static void
+build_cache(AllocTable *table)
+{
+	MemoryContext oldcxt;
+	Oid			nsp = get_namespace_oid("alloc", true);
+	TupleDesc	desc;
+
+	alloc_table_forget(table);
+	table->relid = get_relname_relid(table->name, nsp);
+	if (!OidIsValid(table->relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("table \"alloc.%s\" does not exist", table->name),
+				 errhint("Install the extension with CREATE EXTENSION alloc.")));
+	if (table->sequence)
+		table->sequence_id = get_relname_relid(table->sequence, nsp);
+
+	table->rel = table_open(table->relid, RowExclusiveLock);
+	table->cxt = AllocSetContextCreate(CacheMemoryContext, "alloc table",
+									   ALLOCSET_SMALL_SIZES);
+	table->stale = false;
+	oldcxt = MemoryContextSwitchTo(table->cxt);
+	desc = CreateTupleDescCopy(RelationGetDescr(table->rel));
+	table->estate = CreateExecutorState();
+	MemoryContextSetParent(table->estate->es_query_cxt, table->cxt);
+	table->rri = makeNode(ResultRelInfo);
+	InitResultRelInfo(table->rri, table->rel, 0, NULL, 0);
+	/* where the trigger manager looks for it */
+	table->estate->es_opened_result_relations = list_make1(table->rri);
+	table->row = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
+	table->found = MakeSingleTupleTableSlot(desc,
+											table_slot_callbacks(table->rel));
+	build_index_cache(table);
+	MemoryContextSwitchTo(oldcxt);
+	alloc_table_close(table);
+}
+
+/*
+ * The part of it about the table's indexes, in the current memory context.
+ */
+static void
+build_index_cache(AllocTable *table)
+{
+	ResultRelInfo *rri = table->rri;
+	List	   *ids = RelationGetIndexList(table->rel);
+	int			n = list_length(ids);
+
+	table->index_ids = palloc_array(Oid, n + 1);
+	rri->ri_IndexRelationDescs = palloc0_array(Relation, n + 1);
+	rri->ri_IndexRelationInfo = palloc0_array(IndexInfo *, n + 1);
+	rri->ri_NumIndices = n;
+	for (int i = 0; i < n; i++)
+	{
+		table->index_ids[i] = list_nth_oid(ids, i);
+		rri->ri_IndexRelationInfo[i] = BuildIndexInfo(open_index(table, i));
+	}
+	for (int j = 0; j < ALLOC_MAX_NAMED_INDEXES; j++)
+	{
+		table->index_at[j] = -1;
+		for (int i = 0; table->index_names[j] && i < n; i++)
+			if (strcmp(RelationGetRelationName(rri->ri_IndexRelationDescs[i]),
+					   table->index_names[j]) == 0)
+				table->index_at[j] = i;
+		if (table->index_names[j] && table->index_at[j] < 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_OBJECT),
+					 errmsg("index \"alloc.%s\" does not exist",
+							table->index_names[j]),
+					 errhint("An index of the extension was dropped or renamed; restore it.")));
+	}
+}
+
+/*
+ * The index at a position in index_ids, opened if it is not.
+ */
+static Relation
+open_index(AllocTable *table, int at)
+{
+	Relation   *index = &table->rri->ri_IndexRelationDescs[at];
+
+	if (*index == NULL)
+		*index = index_open(table->index_ids[at], RowExclusiveLock);
+	return *index;
+}
+
+static void
+open_all_indexes(AllocTable *table)
+{
+	open_table(table);
+	for (int i = 0; i < table->rri->ri_NumIndices; i++)
+		(void) open_index(table, i);
+}
+
+/*
+ * AFTER ROW triggers of one row fire at once: that is all the "query" there
+ * is.
+ */
+static void
+begin_triggers(AllocTable *table)
+{
+	AfterTriggerBeginQuery();
+}
+
+static void
+end_triggers(AllocTable *table)
+{
+	AfterTriggerEndQuery(table->estate);
+	/* Their slots pin the relation's row type; they go with the command. */
+	ExecResetTupleTable(table->estate->es_tupleTable, false);
+	table->estate->es_tupleTable = NIL;
+	table->rri->ri_TrigOldSlot = NULL;
+	table->rri->ri_TrigNewSlot = NULL;
+}

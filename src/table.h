@@ -1,0 +1,72 @@
+/*-------------------------------------------------------------------------
+ *
+ * table.h
+ *	  Direct access to the extension's tables: scan, insert, update, delete,
+ *	  lock, without parser, planner and executor.
+ *
+ * For store.c only, which knows what is in the tables.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ALLOC_TABLE_H
+#define ALLOC_TABLE_H
+
+#include "access/genam.h"
+#include "access/relscan.h"
+#include "access/skey.h"
+#include "access/tableam.h"
+#include "nodes/execnodes.h"
+
+#define ALLOC_MAX_NAMED_INDEXES 3
+
+/*
+ * A table of schema alloc.  The first part is constant; the second lives as
+ * long as the backend, or until the table's definition changes; the third is
+ * set while a command has the table open.
+ */
+typedef struct AllocTable
+{
+	const char *name;
+	const char *sequence;		/* that numbers its rows, or NULL */
+	const char *index_names[ALLOC_MAX_NAMED_INDEXES];	/* that scans use */
+
+	MemoryContext cxt;			/* NULL: nothing is cached */
+	bool		stale;			/* the definition may have changed */
+	Oid			relid;
+	Oid			sequence_id;
+	Oid		   *index_ids;		/* of every index of the table */
+	int			index_at[ALLOC_MAX_NAMED_INDEXES];	/* named ones in there */
+	EState	   *estate;
+	ResultRelInfo *rri;
+	TupleTableSlot *row;		/* to be written */
+	TupleTableSlot *found;		/* by a scan */
+
+	Relation	rel;			/* NULL: not open */
+} AllocTable;
+
+extern void alloc_table_init(AllocTable *tables, int ntables);
+extern void alloc_table_close(AllocTable *table);
+extern void alloc_table_forget(AllocTable *table);
+extern int64 alloc_table_nextval(AllocTable *table);
+
+extern void alloc_key_int8(ScanKey key, AttrNumber attno, int64 value);
+extern void alloc_key_text(ScanKey key, AttrNumber attno, const text *value);
+extern IndexScanDesc alloc_table_scan(AllocTable *table, int index,
+									  Snapshot snapshot, ScanKey keys,
+									  int nkeys);
+extern bool alloc_table_next(AllocTable *table, IndexScanDesc scan,
+							 ScanDirection direction);
+extern bool alloc_table_find(AllocTable *table, int index, ScanKey keys,
+							 int nkeys);
+extern bool alloc_table_probe(AllocTable *table, int index, ScanKey keys,
+							  int nkeys, TransactionId *busy);
+
+extern TupleTableSlot *alloc_table_row(AllocTable *table);
+extern void alloc_table_insert(AllocTable *table);
+extern TM_Result alloc_table_update(AllocTable *table, ItemPointer tid,
+									bool wait);
+extern TM_Result alloc_table_delete(AllocTable *table, ItemPointer tid);
+extern TM_Result alloc_table_wait(AllocTable *table, ItemPointer tid);
+extern TM_Result alloc_table_lock(AllocTable *table, ItemPointer tid);
+
+#endif							/* ALLOC_TABLE_H */
