@@ -535,7 +535,12 @@ static void
 end_triggers(AllocTable *table)
 {
 	AfterTriggerEndQuery(table->estate);
-	/* Their slots pin the relation's row type; they go with the command. */
+	/*
+	 * Their slots pin the relation's row type, and what their functions cache
+	 * is in the caller's context: neither may outlive the command.
+	 */
+	memset(table->rri->ri_TrigFunctions, 0,
+		   table->rri->ri_TrigDesc->numtriggers * sizeof(FmgrInfo));
 	ExecResetTupleTable(table->estate->es_tupleTable, false);
 	table->estate->es_tupleTable = NIL;
 	table->rri->ri_TrigOldSlot = NULL;

@@ -1,0 +1,70 @@
+/*-------------------------------------------------------------------------
+ *
+ * store_private.h
+ *	  What the files of the repository share: the tables and their columns.
+ *
+ * For store.c, store_line.c and store_batch.c only.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ALLOC_STORE_PRIVATE_H
+#define ALLOC_STORE_PRIVATE_H
+
+#include "executor/tuptable.h"
+#include "store.h"
+#include "table.h"
+
+enum
+{
+	PRODUCT, BATCH, SLOT, ALLOCATION, EVENT, NTABLES
+};
+
+extern AllocTable alloc_tables[NTABLES];
+
+/* Positions in AllocTable.index_names */
+enum
+{
+	PRODUCT_SKU = 0,
+	BATCH_PKEY = 0, BATCH_REF, BATCH_PREFERENCE,
+	SLOT_PKEY = 0,
+	ALLOCATION_LINE = 0, ALLOCATION_BATCH
+};
+
+/* Columns, from 0 */
+enum
+{
+	PRODUCT_C_SKU
+};
+enum
+{
+	BATCH_C_ID, BATCH_C_PURCHASED, BATCH_C_ETA, BATCH_C_REF, BATCH_C_SKU
+};
+enum
+{
+	SLOT_C_BATCH, SLOT_C_AVAILABLE, SLOT_C_SHIPPED, SLOT_C_SLOT
+};
+enum
+{
+	LINE_C_BATCH, LINE_C_EVENT, LINE_C_QTY, LINE_C_EXPIRES, LINE_C_ORDERID,
+	LINE_C_SKU
+};
+enum
+{
+	EVENT_C_ID, EVENT_C_AT, EVENT_C_QTY, EVENT_C_OLD_QTY, EVENT_C_ETA,
+	EVENT_C_OLD_ETA, EVENT_C_TYPE, EVENT_C_SKU, EVENT_C_ORDERID,
+	EVENT_C_BATCHREF
+};
+
+extern void alloc_store_require_unchanged(TM_Result result,
+										  const AllocTable *table);
+extern void alloc_store_raise_serialization_failure(void);
+
+extern void alloc_row_set_null(TupleTableSlot *row, int column);
+extern void alloc_row_set(TupleTableSlot *row, int column, Datum value);
+extern void alloc_row_set_text(TupleTableSlot *row, int column,
+							   const text *value);
+extern void alloc_row_set_nullable(TupleTableSlot *row, int column,
+								   NullableDatum value);
+extern Datum alloc_row_get(const AllocTable *table, int column);
+
+#endif							/* ALLOC_STORE_PRIVATE_H */
