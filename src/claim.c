@@ -110,7 +110,7 @@ set_tag(LOCKTAG *tag, AllocTable *table, int index, ScanKey keys, int nkeys)
 {
 	const char *name = table->index_names[index];
 	uint64		hash = hash_bytes_extended((const unsigned char *) name,
-										   strlen(name), 0);
+										   (int) strlen(name), 0);
 
 	for (int i = 0; i < nkeys; i++)
 	{

@@ -176,6 +176,11 @@ add_batch(AllocBatchRow *batch)
 {
 	AllocBatchRow there;
 
+	if (alloc_store_find_batch(batch->ref, &there))
+	{
+		require_same_batch(&there, batch);
+		return;
+	}
 	while (!alloc_store_lock_product(batch->sku))
 	{
 		alloc_store_create_product(batch->sku);

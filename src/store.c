@@ -153,20 +153,28 @@ at_subxact_end(SubXactEvent event, SubTransactionId my_subid,
  * alloc_store_lock_product
  *		Locks a product, waiting for whoever has it.  To be followed by a
  *		look.  False: there is no such product.
+ *
+ * The lock is a new version of the row, not a mark on the old one: what the
+ * batches of a sku add up to is decided under it, and a transaction whose
+ * snapshot is older must not decide again on what it sees.
  */
 bool
 alloc_store_lock_product(const text *sku)
 {
 	AllocTable *table = &alloc_tables[PRODUCT];
-	ItemPointerData tid;
 	ScanKeyData key;
 
 	alloc_key_text(&key, 1, sku);
-	if (!alloc_table_find(table, PRODUCT_SKU, &key, 1))
-		return false;
-	tid = table->found->tts_tid;
-	alloc_store_require_unchanged(alloc_table_lock(table, &tid), table);
-	return true;
+	while (alloc_table_find(table, PRODUCT_SKU, &key, 1))
+	{
+		ItemPointerData tid = table->found->tts_tid;
+
+		alloc_row_set_text(alloc_table_row(table), PRODUCT_C_SKU, sku);
+		if (alloc_store_is_unchanged(alloc_table_update(table, &tid)))
+			return true;
+		alloc_store_look();
+	}
+	return false;
 }
 
 /*
@@ -223,26 +231,30 @@ alloc_store_insert_event(const AllocEventRow *event)
 /* ---- rows ---- */
 
 /*
+ * What an operation on a row says of others' work since the last look.
+ * Raises 40001 when the transaction cannot look again.
+ */
+bool
+alloc_store_is_unchanged(TM_Result result)
+{
+	if ((result == TM_Updated || result == TM_Deleted) &&
+		IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not serialize access due to concurrent update"),
+				 errhint("Run the transaction again.")));
+	return result == TM_Ok;
+}
+
+/*
  * A row that locks on others protect cannot have changed since the last
  * look, unless the transaction looks with its own snapshot only.
  */
 void
 alloc_store_require_unchanged(TM_Result result, const AllocTable *table)
 {
-	if (result == TM_Ok)
-		return;
-	if (IsolationUsesXactSnapshot())
-		alloc_store_raise_serialization_failure();
-	elog(ERROR, "row of \"%s\" changed under lock", table->name);
-}
-
-void
-alloc_store_raise_serialization_failure(void)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-			 errmsg("could not serialize access due to concurrent update"),
-			 errhint("Run the transaction again.")));
+	if (!alloc_store_is_unchanged(result))
+		elog(ERROR, "row of \"%s\" changed under lock", table->name);
 }
 
 void

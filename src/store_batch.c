@@ -7,7 +7,6 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "claim.h"
 #include "compat.h"
 #include "store_private.h"
@@ -20,7 +19,7 @@ static void set_slot(TupleTableSlot *row, const AllocBatchRow *batch,
 					 int64 available);
 static void read_batch(AllocBatchRow *batch);
 static void read_slots(AllocBatchRow *batch);
-static bool adjust_slot(const AllocBatchRow *batch, int64 delta, bool wait);
+static bool adjust_slot(const AllocBatchRow *batch, int64 delta);
 
 /*
  * alloc_store_find_batch
@@ -180,7 +179,7 @@ alloc_store_set_purchased(const AllocBatchRow *batch, int64 purchased)
 	ItemPointerData tid = batch->tid;
 
 	set_batch(alloc_table_row(table), batch, purchased);
-	alloc_store_require_unchanged(alloc_table_update(table, &tid, true), table);
+	alloc_store_require_unchanged(alloc_table_update(table, &tid), table);
 }
 
 /*
@@ -207,7 +206,10 @@ alloc_store_lock_slots(const AllocBatchRow *batch)
 bool
 alloc_store_take(const AllocBatchRow *batch, int64 qty)
 {
-	return adjust_slot(batch, -qty, false);
+	ItemPointerData tid = batch->slot_tid;
+
+	return alloc_store_is_unchanged(alloc_table_try_lock(&alloc_tables[SLOT], &tid)) &&
+		adjust_slot(batch, -qty);
 }
 
 /*
@@ -219,7 +221,7 @@ alloc_store_take(const AllocBatchRow *batch, int64 qty)
 bool
 alloc_store_give(const AllocBatchRow *batch, int64 qty)
 {
-	return adjust_slot(batch, qty, true);
+	return adjust_slot(batch, qty);
 }
 
 /*
@@ -231,9 +233,7 @@ alloc_store_wait_slots(const AllocBatchRow *batch)
 {
 	ItemPointerData tid = batch->slot_tid;
 
-	if (alloc_table_wait(&alloc_tables[SLOT], &tid) != TM_Ok &&
-		IsolationUsesXactSnapshot())
-		alloc_store_raise_serialization_failure();
+	(void) alloc_store_is_unchanged(alloc_table_wait(&alloc_tables[SLOT], &tid));
 	alloc_store_look();
 }
 
@@ -244,7 +244,7 @@ alloc_store_wait_slots(const AllocBatchRow *batch)
 void
 alloc_store_set_available(const AllocBatchRow *batch, int64 available)
 {
-	if (!adjust_slot(batch, available - batch->plan.available, true))
+	if (!adjust_slot(batch, available - batch->plan.available))
 		elog(ERROR, "slot of batch " INT64_FORMAT " changed under lock",
 			 batch->plan.batch_id);
 }
@@ -311,20 +311,15 @@ read_slots(AllocBatchRow *batch)
 }
 
 /*
- * Adds delta units to the slot of a batch.  False: it has changed since the
- * last look, or, without waiting, somebody may be about to.
+ * Adds delta units to the slot of a batch, waiting for whoever has it.
+ * False: it has changed since the last look.
  */
 static bool
-adjust_slot(const AllocBatchRow *batch, int64 delta, bool wait)
+adjust_slot(const AllocBatchRow *batch, int64 delta)
 {
 	AllocTable *table = &alloc_tables[SLOT];
 	ItemPointerData tid = batch->slot_tid;
-	TM_Result	result;
 
 	set_slot(alloc_table_row(table), batch, batch->plan.available + delta);
-	result = alloc_table_update(table, &tid, wait);
-	if (result != TM_Ok && result != TM_BeingModified &&
-		IsolationUsesXactSnapshot())
-		alloc_store_raise_serialization_failure();
-	return result == TM_Ok;
+	return alloc_store_is_unchanged(alloc_table_update(table, &tid));
 }

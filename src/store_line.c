@@ -94,7 +94,7 @@ alloc_store_move_line(const AllocLineRow *row, int64 batch_id, int64 event_id)
 	set_line_keys(keys, row->line.orderid, row->line.sku);
 	alloc_claim_present_key(table, ALLOCATION_LINE, keys, 2);
 	set_line(alloc_table_row(table), &row->line, batch_id, event_id);
-	alloc_store_require_unchanged(alloc_table_update(table, &tid, true), table);
+	alloc_store_require_unchanged(alloc_table_update(table, &tid), table);
 	alloc_unclaim_key(table, ALLOCATION_LINE, keys, 2);
 }
 

@@ -57,7 +57,7 @@ enum
 
 extern void alloc_store_require_unchanged(TM_Result result,
 										  const AllocTable *table);
-extern void alloc_store_raise_serialization_failure(void);
+extern bool alloc_store_is_unchanged(TM_Result result);
 
 extern void alloc_row_set_null(TupleTableSlot *row, int column);
 extern void alloc_row_set(TupleTableSlot *row, int column, Datum value);

@@ -53,6 +53,10 @@ static void build_cache(AllocTable *table);
 static void build_index_cache(AllocTable *table);
 static Relation open_index(AllocTable *table, int at);
 static void open_all_indexes(AllocTable *table);
+static void finish_update(AllocTable *table, ItemPointer old_tid,
+						  AllocUpdateIndexes indexes);
+static TM_Result lock_tuple(AllocTable *table, ItemPointer tid,
+							LockWaitPolicy policy, uint8 flags);
 static void begin_triggers(AllocTable *table);
 static void end_triggers(AllocTable *table);
 
@@ -257,14 +261,14 @@ alloc_table_insert(AllocTable *table)
 /*
  * alloc_table_update
  *		Makes table->row the new version of the row at tid, unless another
- *		transaction has changed it since the active snapshot.
+ *		transaction has changed it since the active snapshot; waits for one
+ *		that is about to.
  *
- * Returns TM_Ok; TM_Updated or TM_Deleted when another one has; and with
- * wait false TM_BeingModified when it is not known yet.  Nothing is locked
- * when it is not TM_Ok.
+ * Returns TM_Ok; or TM_Updated or TM_Deleted when another one has, and then
+ * nothing is locked.
  */
 TM_Result
-alloc_table_update(AllocTable *table, ItemPointer tid, bool wait)
+alloc_table_update(AllocTable *table, ItemPointer tid)
 {
 	TM_FailureData failure;
 	LockTupleMode mode;
@@ -278,25 +282,11 @@ alloc_table_update(AllocTable *table, ItemPointer tid, bool wait)
 	result = table_tuple_update(table->rel, tid, table->row,
 								GetCurrentCommandId(true),
 								GetActiveSnapshot(), InvalidSnapshot,
-								wait, &failure, &mode, &indexes);
+								true, &failure, &mode, &indexes);
 	if (result == TM_SelfModified)
 		elog(ERROR, "row of \"%s\" updated twice by one command", table->name);
 	if (result == TM_Ok)
-	{
-		if (alloc_update_needs_indexes(indexes))
-		{
-			open_all_indexes(table);
-			alloc_insert_index_tuples(table->rri, table->row, table->estate,
-									  true, indexes);
-		}
-		if (table->rri->ri_TrigDesc)
-		{
-			begin_triggers(table);
-			ExecARUpdateTriggers(table->estate, table->rri, NULL, NULL, tid,
-								 NULL, table->row, NIL, NULL, false);
-			end_triggers(table);
-		}
-	}
+		finish_update(table, tid, indexes);
 	ResetPerTupleExprContext(table->estate);
 	ExecClearTuple(table->row);
 	return result;
@@ -338,16 +328,22 @@ alloc_table_delete(AllocTable *table, ItemPointer tid)
 TM_Result
 alloc_table_wait(AllocTable *table, ItemPointer tid)
 {
-	TM_FailureData failure;
-	TM_Result	result;
-
 	open_table(table);
-	result = table_tuple_lock(table->rel, tid, GetActiveSnapshot(),
-							  table->found, GetCurrentCommandId(false),
-							  LockTupleNoKeyExclusive, LockWaitBlock, 0,
-							  &failure);
-	ExecClearTuple(table->found);
-	return result;
+	return lock_tuple(table, tid, LockWaitBlock, 0);
+}
+
+/*
+ * alloc_table_try_lock
+ *		Locks the row at tid, if that needs no waiting.
+ *
+ * TM_Ok: it is as it was, and locked now.  TM_WouldBlock: somebody has it.
+ * TM_Updated, TM_Deleted: it has changed, and nothing is locked.
+ */
+TM_Result
+alloc_table_try_lock(AllocTable *table, ItemPointer tid)
+{
+	open_table(table);
+	return lock_tuple(table, tid, LockWaitSkip, 0);
 }
 
 /*
@@ -361,19 +357,12 @@ alloc_table_wait(AllocTable *table, ItemPointer tid)
 TM_Result
 alloc_table_lock(AllocTable *table, ItemPointer tid)
 {
-	TM_FailureData failure;
-	TM_Result	result;
 	uint8		flags = TUPLE_LOCK_FLAG_LOCK_UPDATE_IN_PROGRESS;
 
 	open_table(table);
 	if (!IsolationUsesXactSnapshot())
 		flags |= TUPLE_LOCK_FLAG_FIND_LAST_VERSION;
-	result = table_tuple_lock(table->rel, tid, GetActiveSnapshot(),
-							  table->found, GetCurrentCommandId(false),
-							  LockTupleNoKeyExclusive, LockWaitBlock, flags,
-							  &failure);
-	ExecClearTuple(table->found);
-	return result;
+	return lock_tuple(table, tid, LockWaitBlock, flags);
 }
 
 /*
@@ -519,6 +508,48 @@ open_all_indexes(AllocTable *table)
 	open_table(table);
 	for (int i = 0; i < table->rri->ri_NumIndices; i++)
 		(void) open_index(table, i);
+}
+
+/*
+ * What follows a new version of a row.
+ */
+static void
+finish_update(AllocTable *table, ItemPointer old_tid,
+			  AllocUpdateIndexes indexes)
+{
+	if (alloc_update_needs_indexes(indexes))
+	{
+		open_all_indexes(table);
+		alloc_insert_index_tuples(table->rri, table->row, table->estate,
+								  true, indexes);
+	}
+	if (table->rri->ri_TrigDesc)
+	{
+		begin_triggers(table);
+		ExecARUpdateTriggers(table->estate, table->rri, NULL, NULL, old_tid,
+							 NULL, table->row, NIL, NULL, false);
+		end_triggers(table);
+	}
+}
+
+/*
+ * The lock that an update of columns without a unique index takes.
+ */
+static TM_Result
+lock_tuple(AllocTable *table, ItemPointer tid, LockWaitPolicy policy,
+		   uint8 flags)
+{
+	ItemPointerData locked_tid = *tid;
+	TM_FailureData failure;
+	TM_Result	result;
+
+	ExecClearTuple(table->found);
+	result = table_tuple_lock(table->rel, &locked_tid, GetActiveSnapshot(),
+							  table->found, GetCurrentCommandId(false),
+							  LockTupleNoKeyExclusive, policy, flags,
+							  &failure);
+	ExecClearTuple(table->found);
+	return result;
 }
 
 /*

@@ -63,10 +63,10 @@ extern bool alloc_table_probe(AllocTable *table, int index, ScanKey keys,
 
 extern TupleTableSlot *alloc_table_row(AllocTable *table);
 extern void alloc_table_insert(AllocTable *table);
-extern TM_Result alloc_table_update(AllocTable *table, ItemPointer tid,
-									bool wait);
+extern TM_Result alloc_table_update(AllocTable *table, ItemPointer tid);
 extern TM_Result alloc_table_delete(AllocTable *table, ItemPointer tid);
 extern TM_Result alloc_table_wait(AllocTable *table, ItemPointer tid);
+extern TM_Result alloc_table_try_lock(AllocTable *table, ItemPointer tid);
 extern TM_Result alloc_table_lock(AllocTable *table, ItemPointer tid);
 
 #endif							/* ALLOC_TABLE_H */
