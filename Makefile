@@ -56,8 +56,10 @@ print-cppflags:
 # Install into a PostgreSQL that may belong to root.
 .PHONY: install-as-needed
 install-as-needed: all
-	@. test/lib.sh; if [ -w '$(pkglibdir)' ] && [ -w '$(datadir)/extension' ]; \
-	then $(MAKE) -s install; else as_root $(MAKE) -s install PG_CONFIG='$(PG_CONFIG)'; fi
+	@if [ -w '$(pkglibdir)' ] && [ -w '$(datadir)/extension' ]; \
+	then $(MAKE) -s install; \
+	else bash -c '. test/lib.sh; as_root "$$@"' make \
+		$(MAKE) -s install PG_CONFIG='$(PG_CONFIG)'; fi
 
 .PHONY: demo-here test-here bench-here lint-here
 demo-here: install-as-needed
@@ -75,8 +77,8 @@ lint-here: all
 else
 
 .DEFAULT_GOAL := all
-.PHONY: all install uninstall installcheck
-all install uninstall installcheck:
+.PHONY: all install uninstall installcheck demo-here test-here bench-here lint-here
+all install uninstall installcheck demo-here test-here bench-here lint-here:
 	@echo >&2 'No PostgreSQL development files: "$(PG_CONFIG) --pgxs" names no file.'
 	@echo >&2 'Install them (Debian: test/install-deps build) or set PG_CONFIG.'
 	@exit 1
@@ -86,8 +88,6 @@ clean:
 	rm -rf $(OBJS) $(OBJS:.o=.bc) alloc.so $(DATA_built) $(EXTRA_CLEAN)
 
 endif
-
-SHELL = /bin/bash
 
 .PHONY: demo test bench lint
 demo test bench lint:
