@@ -1,0 +1,151 @@
+#!/usr/bin/env bash
+# Random commands, put to the extension and to the PL/pgSQL peer in lock step:
+# both give the same answers, record the same events and end with the same
+# tables.  Prints TAP; run it within test/with-server.
+#
+#   RANDOM_SEED      which commands (default 1); the same seed, the same commands
+#   RANDOM_COMMANDS  how many (default 100000)
+#   RANDOM_CHECK     after how many the tables are compared (default 1000)
+#   RANDOM_PEER      the peer as a file (default test/bench/peer.sql): give a
+#                    changed one to see that the comparison notices
+#   RANDOM_SELF=1    the peer against itself, without the extension
+set -euo pipefail
+
+seed=${RANDOM_SEED:-1}
+commands=${RANDOM_COMMANDS:-100000}
+check_every=${RANDOM_CHECK:-1000}
+peer=${RANDOM_PEER:-test/bench/peer.sql}
+database=random_commands
+tests=0
+
+# Each outcome has to occur at least so often in 100,000 commands, so that the
+# test does not pass because nothing happened.
+expected_outcomes() {
+	cat <<-'END'
+		150	add_batch: created
+		50	add_batch: error 22001
+		10	add_batch: error 22003
+		20	add_batch: error 22004
+		50	add_batch: error 22023
+		500	add_batch: error 23505
+		500	add_batch: same again
+		2000	allocate: by a later batch
+		2000	allocate: by the first batch
+		200	allocate: error 22001
+		100	allocate: error 22004
+		200	allocate: error 22023
+		50	allocate: error SK001
+		500	allocate: error SK003
+		2000	allocate: out of stock
+		1000	allocate: same line again
+		500	any command: undone
+		500	change_batch_quantity: a line loses its stock
+		500	change_batch_quantity: a line moves
+		50	change_batch_quantity: error 22001
+		20	change_batch_quantity: error 22003
+		50	change_batch_quantity: error 22004
+		50	change_batch_quantity: error 22023
+		200	change_batch_quantity: error SK002
+		200	change_batch_quantity: error SK004
+		500	change_batch_quantity: less, but enough for all lines
+		500	change_batch_quantity: more
+		200	change_batch_quantity: one line taken off
+		100	change_batch_quantity: one moves, one loses
+		500	change_batch_quantity: same quantity
+		500	change_batch_quantity: several lines leave
+		500	change_batch_quantity: several lines taken off
+		200	change_batch_quantity: some stay, some leave
+		1000	deallocate: done
+		20	deallocate: error 22001
+		20	deallocate: error 22004
+		20	deallocate: error 22023
+		1000	deallocate: no such line
+		50	ship: done
+	END
+}
+
+query() {
+	psql -XqAt -v ON_ERROR_STOP=1 -d "$database" "$@"
+}
+
+ok() {
+	tests=$((tests + 1))
+	echo "ok $tests - $1"
+}
+
+not_ok() {
+	tests=$((tests + 1))
+	echo "not ok $tests - $1"
+}
+
+# Reads lines, prints them as remarks.
+remark() {
+	sed 's/^/# /'
+}
+
+prepare() {
+	local file
+	export PGOPTIONS='-c client_min_messages=warning'
+	psql -Xq -v ON_ERROR_STOP=1 -d postgres \
+		-c "CREATE DATABASE $database TEMPLATE template0 ENCODING 'UTF8'"
+	query -f "$peer"
+	if [ -n "${RANDOM_SELF-}" ]; then
+		ours=alloc_self
+		sed "s/alloc_peer/$ours/g" test/bench/peer.sql | query
+	else
+		ours=alloc
+		query -c 'CREATE EXTENSION alloc'
+	fi
+	for file in test/compare/*.sql; do
+		query -f "$file"
+	done
+}
+
+compare() {
+	query -c "CALL compare.run('$ours', $seed, $commands, $check_every)"
+	if [ "$(query -c 'SELECT count(*) FROM compare.difference')" = 0 ]; then
+		ok "seed $seed: $commands commands, same answers, events and tables"
+	else
+		not_ok "seed $seed: $commands commands, same answers, events and tables"
+		explain_difference
+	fi
+}
+
+explain_difference() {
+	local sql="
+		SELECT format(E'command %s of seed $seed: %s', n, compare.as_sql(command))
+		  FROM compare.journal
+		 WHERE n = (SELECT max(n) FROM compare.difference);
+		SELECT format(E'%s: the extension\n%s\n%s: the peer\n%s', what, ours, what, the_peer)
+		  FROM compare.difference"
+	query -c "$sql" | remark
+	echo "# the last commands on the same sku, the peer's answer beside each:"
+	query -c 'SELECT command FROM compare.reproduction' | tail -n 40 | remark
+}
+
+count_outcomes() {
+	query -F $'\t' -c 'SELECT outcome, count(*) FROM compare.outcome GROUP BY outcome'
+}
+
+check_outcomes() {
+	local least outcome count
+	declare -A counts
+	while IFS=$'\t' read -r outcome count; do
+		counts[$outcome]=$count
+	done < <(count_outcomes)
+	while IFS=$'\t' read -r least outcome; do
+		least=$((least * commands / 100000))
+		count=${counts[$outcome]:-0}
+		printf '# %7d  %s\n' "$count" "$outcome"
+		if ((count >= least)); then
+			ok "$outcome: at least $least"
+		else
+			not_ok "$outcome: at least $least"
+		fi
+	done < <(expected_outcomes)
+}
+
+prepare
+compare
+check_outcomes
+echo "1..$tests"

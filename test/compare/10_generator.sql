@@ -1,0 +1,249 @@
+-- The generator of random commands.
+--
+-- Everything is drawn from random() after setseed(), so that a seed gives the
+-- same commands each time; what is drawn depends on the peer's tables alone.
+--
+-- The skus 1 to 30 have small quantities, so that stock runs out; 31 and 32
+-- have quantities near the end of bigint, so that sums overflow; 33 never has
+-- a batch.  A third of the skus has one or two batches, a third up to ten, a
+-- third up to sixty.  Skus with an even number have many more orders than
+-- stock; the others have stock to move lines to.
+
+\set ON_ERROR_STOP on
+CREATE SCHEMA compare;
+
+-- What the two sides are asked.  Name ship is no command yet: see
+-- compare.question().
+CREATE TYPE compare.command AS (
+	name text, orderid text, ref text, sku text, qty bigint, eta date);
+
+-- dice: 1 to n.
+CREATE FUNCTION compare.dice(n bigint) RETURNS bigint
+LANGUAGE sql VOLATILE AS $$
+	SELECT 1 + floor(random() * n)::bigint
+$$;
+
+-- once_in: true once in n times.
+CREATE FUNCTION compare.once_in(n bigint) RETURNS boolean
+LANGUAGE sql VOLATILE AS $$
+	SELECT random() * n < 1
+$$;
+
+-- key: a name for the number n of some kind; a few are awkward on purpose.
+CREATE FUNCTION compare.key(kind text, n bigint) RETURNS text
+LANGUAGE sql STABLE AS $$
+	SELECT CASE n
+		WHEN 3 THEN kind || E' \\3, "quoted" ''3'''
+		WHEN 5 THEN rpad(kind || '-5', 255, 'x')
+		WHEN 6 THEN rpad(kind || '-6', 255, 'x')
+		WHEN 8 THEN kind || E'-\u00e9\u4e2d\U0001F4E6'
+		WHEN 9 THEN lower(kind) || '-1'
+		ELSE kind || '-' || n
+	END
+$$;
+
+CREATE FUNCTION compare.random_sku_number() RETURNS bigint
+LANGUAGE sql VOLATILE AS $$
+	SELECT CASE WHEN compare.once_in(25) THEN 30 + compare.dice(3)
+				ELSE compare.dice(30) END
+$$;
+
+-- random_ref: of a batch of the sku, most often one that exists.  Progress
+-- goes from 0 to 1, and lets batches be added until the end.
+CREATE FUNCTION compare.random_ref(sku_number bigint, progress float) RETURNS text
+LANGUAGE sql VOLATILE AS $$
+	SELECT compare.key('B' || compare.dice(1 + floor(
+		progress * (ARRAY[60, 2, 10])[1 + sku_number % 3])::bigint), sku_number)
+$$;
+
+CREATE FUNCTION compare.random_orderid(sku_number bigint) RETURNS text
+LANGUAGE sql VOLATILE AS $$
+	SELECT compare.key('order', compare.dice(
+		CASE WHEN sku_number % 2 = 0 THEN 400 ELSE 70 END))
+$$;
+
+CREATE FUNCTION compare.random_huge_quantity() RETURNS bigint
+LANGUAGE sql VOLATILE AS $$
+	SELECT (ARRAY[
+		9223372036854775807,
+		9223372036854775807 - compare.dice(3),
+		4611686018427387904,
+		4611686018427387903,
+		compare.dice(9223372036854775806),
+		compare.dice(4611686018427387904),
+		compare.dice(10)])[compare.dice(7)]
+$$;
+
+-- random_line_quantity: mostly small, so that a batch serves several lines.
+CREATE FUNCTION compare.random_line_quantity(sku_number bigint) RETURNS bigint
+LANGUAGE sql VOLATILE AS $$
+	SELECT CASE
+		WHEN sku_number > 30 THEN compare.random_huge_quantity()
+		WHEN compare.once_in(200) THEN compare.random_huge_quantity()
+		ELSE 1 + floor(9 * random() ^ 2)::bigint
+	END
+$$;
+
+CREATE FUNCTION compare.random_batch_quantity(sku_number bigint) RETURNS bigint
+LANGUAGE sql VOLATILE AS $$
+	SELECT CASE
+		WHEN sku_number > 30 THEN compare.random_huge_quantity()
+		WHEN compare.once_in(5) THEN compare.dice(121) - 1
+		ELSE compare.dice(31) - 1
+	END
+$$;
+
+-- changed_quantity: for a batch that has p_purchased.
+CREATE FUNCTION compare.changed_quantity(sku_number bigint, p_purchased bigint)
+RETURNS bigint
+LANGUAGE sql VOLATILE AS $$
+	SELECT CASE
+		WHEN roll <= 8 THEN p_purchased
+		WHEN roll <= 14 THEN 0
+		WHEN roll <= 24 THEN compare.random_batch_quantity(sku_number)
+		WHEN roll <= 25 THEN compare.random_huge_quantity()
+		WHEN roll <= 50 THEN least(p_purchased, 9223372036854775707) + compare.dice(20)
+		WHEN roll <= 75 THEN greatest(p_purchased - compare.dice(8), 0)
+		ELSE floor(random() * p_purchased::numeric)::bigint
+	END
+	FROM (SELECT compare.dice(100) AS roll) AS die
+$$;
+
+CREATE FUNCTION compare.random_eta() RETURNS date
+LANGUAGE sql VOLATILE AS $$
+	SELECT (ARRAY[NULL, NULL, '2011-01-01', '2011-01-02', '2011-01-03',
+				  '1999-12-31']::date[])[compare.dice(6)]
+$$;
+
+CREATE FUNCTION compare.random_add_batch(sku_number bigint, progress float)
+RETURNS compare.command
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+	c compare.command;
+	known alloc_peer.batch;
+BEGIN
+	c.name := 'add_batch';
+	c.ref := compare.random_ref(sku_number, progress);
+	c.sku := compare.key('SKU', sku_number);
+	c.qty := compare.random_batch_quantity(sku_number);
+	c.eta := compare.random_eta();
+	SELECT * INTO known FROM alloc_peer.batch WHERE ref = c.ref;
+	-- Of a batch that exists: repeat it as it is, or with one other value.
+	IF FOUND AND NOT compare.once_in(10) THEN
+		CASE compare.dice(6)
+			WHEN 1 THEN c.qty := known.purchased;
+			WHEN 2 THEN c.eta := known.eta;
+			WHEN 3 THEN
+				c.qty := known.purchased;
+				c.eta := known.eta;
+				c.sku := compare.key('SKU', compare.dice(30));
+			ELSE
+				c.qty := known.purchased;
+				c.eta := known.eta;
+		END CASE;
+	END IF;
+	RETURN c;
+END
+$$;
+
+CREATE FUNCTION compare.random_allocate(sku_number bigint)
+RETURNS compare.command
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+	c compare.command;
+	known_qty bigint;
+BEGIN
+	c.name := 'allocate';
+	c.orderid := compare.random_orderid(sku_number);
+	c.sku := compare.key('SKU', sku_number);
+	c.qty := compare.random_line_quantity(sku_number);
+	SELECT qty INTO known_qty FROM alloc_peer.allocation
+	 WHERE orderid = c.orderid AND sku = c.sku;
+	IF FOUND AND compare.once_in(2) THEN
+		c.qty := known_qty;
+	END IF;
+	RETURN c;
+END
+$$;
+
+-- random_line_command: deallocate or ship; every other time of the oldest line
+-- of some batch of the sku, else of a line that often is not there.
+CREATE FUNCTION compare.random_line_command(command_name text, sku_number bigint, progress float)
+RETURNS compare.command
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+	c      compare.command;
+	p_ref  text := compare.random_ref(sku_number, progress);
+	oldest text;
+BEGIN
+	c.name := command_name;
+	c.orderid := compare.random_orderid(sku_number);
+	c.sku := compare.key('SKU', sku_number);
+	IF compare.once_in(2) THEN
+		SELECT a.orderid INTO oldest
+		  FROM alloc_peer.allocation a
+		  JOIN alloc_peer.batch b USING (batch_id)
+		 WHERE b.ref = p_ref
+		 ORDER BY a.event_id LIMIT 1;
+		c.orderid := coalesce(oldest, c.orderid);
+	END IF;
+	RETURN c;
+END
+$$;
+
+CREATE FUNCTION compare.random_change(sku_number bigint, progress float)
+RETURNS compare.command
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+	c compare.command;
+	purchased bigint;
+BEGIN
+	c.name := 'change_batch_quantity';
+	c.ref := compare.random_ref(sku_number, progress);
+	SELECT b.purchased INTO purchased FROM alloc_peer.batch b WHERE b.ref = c.ref;
+	c.qty := compare.changed_quantity(sku_number, coalesce(purchased, 10));
+	RETURN c;
+END
+$$;
+
+-- spoiled: the command with one bad argument.  Two bad ones, by calling it
+-- twice, show in which order arguments are looked at.
+CREATE FUNCTION compare.spoiled(c compare.command) RETURNS compare.command
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+	-- The last one has few characters, but 256 bytes.
+	bad_key text := (ARRAY[NULL, '', repeat('x', 256), repeat(U&'\00e9', 128)])
+		[compare.dice(4)];
+	bad_qty bigint := (ARRAY[NULL, 0, -1, -9223372036854775808])[compare.dice(4)];
+BEGIN
+	CASE compare.dice(4)
+		WHEN 1 THEN c.orderid := bad_key;
+		WHEN 2 THEN c.ref := bad_key;
+		WHEN 3 THEN c.sku := bad_key;
+		ELSE c.qty := bad_qty;
+	END CASE;
+	RETURN c;
+END
+$$;
+
+-- random_command: the next one; progress goes from 0 to 1.
+CREATE FUNCTION compare.random_command(progress float) RETURNS compare.command
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+	sku_number bigint := compare.random_sku_number();
+	roll int := compare.dice(1000);
+	c compare.command;
+BEGIN
+	CASE
+		WHEN roll <= 100 THEN c := compare.random_add_batch(sku_number, progress);
+		WHEN roll <= 600 THEN c := compare.random_allocate(sku_number);
+		WHEN roll <= 760 THEN c := compare.random_line_command('deallocate', sku_number, progress);
+		WHEN roll <= 770 THEN c := compare.random_line_command('ship', sku_number, progress);
+		ELSE c := compare.random_change(sku_number, progress);
+	END CASE;
+	WHILE c.name <> 'ship' AND compare.once_in(20) LOOP
+		c := compare.spoiled(c);
+	END LOOP;
+	RETURN c;
+END
+$$;

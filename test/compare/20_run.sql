@@ -1,0 +1,265 @@
+-- The run: each random command is put to both sides, and their answers and
+-- the events that they recorded are compared at once; the tables now and then.
+
+CREATE TABLE compare.journal (
+	n       int PRIMARY KEY,
+	command compare.command NOT NULL,
+	undone  boolean NOT NULL,	-- rolled back to a savepoint after the answer
+	answer  text NOT NULL		-- the peer's
+);
+CREATE TABLE compare.outcome (
+	outcome text NOT NULL
+);
+-- The first difference: the run ends there.
+CREATE TABLE compare.difference (
+	n        int NOT NULL,
+	what     text NOT NULL,
+	ours     text,
+	the_peer text
+);
+
+-- question: the query that puts a command ($1) to one side.
+CREATE FUNCTION compare.question(side name, command_name text) RETURNS text
+LANGUAGE sql STABLE AS $$
+	SELECT format(CASE command_name
+		WHEN 'add_batch' THEN
+			'SELECT %1$I.add_batch(($1).ref, ($1).sku, ($1).qty, ($1).eta)'
+		WHEN 'allocate' THEN
+			'SELECT %1$I.allocate(($1).orderid, ($1).sku, ($1).qty)'
+		WHEN 'deallocate' THEN
+			'SELECT %1$I.deallocate(($1).orderid, ($1).sku)'
+		WHEN 'change_batch_quantity' THEN
+			'SELECT string_agg(r::text, '' '' ORDER BY r.ordinality)
+			   FROM %1$I.change_batch_quantity(($1).ref, ($1).qty)
+					WITH ORDINALITY AS r'
+		-- Stock that has left, which no batch can do without: done to the
+		-- tables, the peer has no such command.
+		WHEN 'ship' THEN
+			'WITH shipped AS (
+				DELETE FROM %1$I.allocation
+				 WHERE orderid = ($1).orderid AND sku = ($1).sku
+				RETURNING batch_id, qty)
+			 UPDATE %1$I.slot SET shipped = slot.shipped + shipped.qty
+			   FROM shipped
+			  WHERE slot.batch_id = shipped.batch_id AND slot.slot = 0
+			 RETURNING shipped.qty::text'
+	END, side)
+$$;
+
+-- answer: what one side says to a command, an error as its SQLSTATE.  Undo:
+-- roll it back to the savepoint before.
+CREATE FUNCTION compare.answer(side name, c compare.command, undo boolean)
+RETURNS text
+LANGUAGE plpgsql AS $$
+DECLARE
+	said text;
+BEGIN
+	EXECUTE compare.question(side, c.name) INTO said USING c;
+	said := coalesce(said, 'NULL');
+	IF undo THEN
+		RAISE EXCEPTION USING ERRCODE = 'UNDO1', MESSAGE = said;
+	END IF;
+	RETURN said;
+EXCEPTION
+	WHEN SQLSTATE 'UNDO1' THEN
+		RETURN SQLERRM;
+	WHEN OTHERS THEN
+		RETURN 'error ' || SQLSTATE;
+END
+$$;
+
+-- new_events: those of one side after an event_id, without their ids, one a
+-- line.  Their moment is that of the CALL on both sides.
+CREATE FUNCTION compare.new_events(side name, after bigint, OUT listed text, OUT last_id bigint)
+LANGUAGE plpgsql AS $$
+BEGIN
+	EXECUTE format(
+		'SELECT string_agg(ROW(type, orderid, sku, qty, batchref, eta, old_qty,
+							   old_eta, at)::text, E''\n'' ORDER BY event_id),
+				coalesce(max(event_id), $1)
+		   FROM %I.event WHERE event_id > $1', side)
+	   INTO listed, last_id USING after;
+END
+$$;
+
+-- taken: how many lines a change of quantity takes off its batch to begin
+-- with; 0 if what is left covers all of them.
+CREATE FUNCTION compare.taken(c compare.command) RETURNS bigint
+LANGUAGE sql STABLE AS $$
+	SELECT count(*)
+	  FROM (SELECT b.purchased - s.available - c.qty AS deficit,
+				   sum(a.qty) OVER (ORDER BY a.event_id DESC) - a.qty AS before
+			  FROM alloc_peer.batch b
+			  JOIN alloc_peer.slot s USING (batch_id)
+			  JOIN alloc_peer.allocation a USING (batch_id)
+			 WHERE b.ref = c.ref AND c.qty >= s.shipped) AS line
+	 WHERE before < deficit
+$$;
+
+-- outcomes: what a command came to, to count that everything happens.
+CREATE FUNCTION compare.outcomes(c compare.command, answer text, events text, taken bigint)
+RETURNS SETOF text
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+	IF answer LIKE 'error %' THEN
+		RETURN NEXT answer;
+	ELSIF c.name = 'add_batch' THEN
+		RETURN NEXT CASE WHEN events IS NULL THEN 'same again' ELSE 'created' END;
+	ELSIF c.name = 'allocate' THEN
+		RETURN QUERY SELECT compare.outcomes_of_allocate(c, answer, events);
+	ELSIF c.name IN ('deallocate', 'ship') THEN
+		RETURN NEXT CASE answer WHEN 'NULL' THEN 'no such line' ELSE 'done' END;
+	ELSE
+		RETURN QUERY SELECT compare.outcomes_of_change(answer, events, taken);
+	END IF;
+END
+$$;
+
+CREATE FUNCTION compare.outcomes_of_allocate(c compare.command, answer text, events text)
+RETURNS text
+LANGUAGE sql STABLE AS $$
+	SELECT CASE
+		WHEN events IS NULL THEN 'same line again'
+		WHEN answer = 'NULL' THEN 'out of stock'
+		WHEN answer = (SELECT ref FROM alloc_peer.batch WHERE sku = c.sku
+						ORDER BY eta NULLS FIRST, batch_id LIMIT 1)
+		THEN 'by the first batch'
+		ELSE 'by a later batch'
+	END
+$$;
+
+CREATE FUNCTION compare.outcomes_of_change(answer text, events text, taken bigint)
+RETURNS SETOF text
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+	moved bigint := regexp_count(events, '^\(allocated,', 1, 'n');
+	lost  bigint := regexp_count(events, '^\(out_of_stock,', 1, 'n');
+BEGIN
+	IF events IS NULL THEN
+		RETURN NEXT 'same quantity';
+	ELSIF taken = 0 THEN
+		RETURN QUERY SELECT CASE
+			WHEN qty > old_qty THEN 'more' ELSE 'less, but enough for all lines' END
+			  FROM alloc_peer.event ORDER BY event_id DESC LIMIT 1;
+	ELSE
+		RETURN QUERY
+		SELECT outcome FROM (VALUES
+			('one line taken off', taken = 1),
+			('several lines taken off', taken > 1),
+			('some stay, some leave', moved + lost BETWEEN 1 AND taken - 1),
+			('several lines leave', moved + lost > 1),
+			('a line moves', moved > 0),
+			('a line loses its stock', lost > 0),
+			('one moves, one loses', moved > 0 AND lost > 0)) AS v (outcome, holds)
+		 WHERE holds;
+	END IF;
+END
+$$;
+
+CREATE PROCEDURE compare.analyze(ours name)
+LANGUAGE plpgsql AS $$
+DECLARE
+	side name;
+BEGIN
+	ANALYZE compare.event_number;
+	FOREACH side IN ARRAY ARRAY[ours, 'alloc_peer'] LOOP
+		EXECUTE format('ANALYZE %1$I.product, %1$I.batch, %1$I.slot,
+								%1$I.allocation, %1$I.event', side);
+	END LOOP;
+END
+$$;
+
+-- run: puts commands to schema ours and to the peer until they differ, and
+-- compares the tables after each check_every commands and at the end.
+CREATE PROCEDURE compare.run(ours name, seed int, commands int, check_every int)
+LANGUAGE plpgsql AS $$
+DECLARE
+	c          compare.command;
+	undo       boolean;
+	taken      bigint;
+	our_answer text;
+	answer     text;
+	our_events record;
+	events     record;
+	our_last   bigint := 0;
+	last       bigint := 0;
+	analyze_at int := 500;
+BEGIN
+	PERFORM setseed(seed / 2147483648.0);
+	FOR n IN 1..commands LOOP
+		c := compare.random_command(n::float / commands);
+		undo := compare.once_in(50);
+		taken := CASE c.name
+			WHEN 'change_batch_quantity' THEN compare.taken(c) END;
+		our_answer := compare.answer(ours, c, undo);
+		answer := compare.answer('alloc_peer', c, undo);
+		our_events := compare.new_events(ours, our_last);
+		events := compare.new_events('alloc_peer', last);
+		our_last := our_events.last_id;
+		last := events.last_id;
+
+		INSERT INTO compare.journal VALUES (n, c, undo, answer);
+		IF undo THEN
+			INSERT INTO compare.outcome VALUES ('any command: undone');
+		ELSE
+			INSERT INTO compare.outcome
+			SELECT c.name || ': ' || o
+			  FROM compare.outcomes(c, answer, events.listed, taken) AS o;
+		END IF;
+
+		INSERT INTO compare.difference
+		SELECT n, v.*
+		  FROM (VALUES ('answer', our_answer, answer),
+					   ('events', our_events.listed, events.listed)) AS v (what, ours, peer)
+		 WHERE v.ours IS DISTINCT FROM v.peer;
+		IF n % check_every = 0 OR n = commands THEN
+			CALL compare.number_events(ours);
+			CALL compare.number_events('alloc_peer');
+			INSERT INTO compare.difference
+			SELECT n, d.* FROM compare.table_differences(ours, n = commands) AS d;
+		END IF;
+		-- Within a CALL autovacuum does not learn what the tables became.
+		IF n >= analyze_at THEN
+			CALL compare.analyze(ours);
+			analyze_at := analyze_at * 2;
+		END IF;
+		-- Several commands in a transaction, and several transactions.
+		IF compare.once_in(20) THEN
+			COMMIT;
+		END IF;
+		EXIT WHEN EXISTS (SELECT FROM compare.difference);
+	END LOOP;
+END
+$$;
+
+-- as_sql: a command as one would type it.
+CREATE FUNCTION compare.as_sql(c compare.command) RETURNS text
+LANGUAGE sql STABLE AS $$
+	SELECT CASE c.name
+		WHEN 'add_batch' THEN format('SELECT add_batch(%L, %L, %L, %L);',
+									 c.ref, c.sku, c.qty, c.eta)
+		WHEN 'allocate' THEN format('SELECT allocate(%L, %L, %L);',
+									c.orderid, c.sku, c.qty)
+		WHEN 'deallocate' THEN format('SELECT deallocate(%L, %L);', c.orderid, c.sku)
+		WHEN 'change_batch_quantity' THEN
+			format('SELECT * FROM change_batch_quantity(%L, %L);', c.ref, c.qty)
+		ELSE format('-- ship %L, %L', c.orderid, c.sku)
+	END
+$$;
+
+-- reproduction: the commands on the same sku up to the difference, as SQL to
+-- feed to either side; nothing but these can have led to it.
+CREATE VIEW compare.reproduction AS
+WITH target AS (
+	SELECT d.n, coalesce((j.command).sku,
+						 (SELECT sku FROM alloc_peer.batch WHERE ref = (j.command).ref)) AS sku
+	  FROM compare.difference d
+	  JOIN compare.journal j USING (n)
+	 LIMIT 1)
+SELECT j.n, compare.as_sql(j.command) || CASE WHEN j.undone THEN ' -- rolled back' ELSE '' END
+		|| ' -- ' || j.answer AS command
+  FROM target
+  JOIN compare.journal j ON j.n <= target.n
+  LEFT JOIN alloc_peer.batch b ON b.ref = (j.command).ref
+ WHERE target.sku IN ((j.command).sku, b.sku)
+ ORDER BY j.n;
