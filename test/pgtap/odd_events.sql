@@ -1,0 +1,36 @@
+-- event_payload() of rows that cannot be in the log: whatever it is given, it
+-- answers or refuses.  (A crash ends this file: that is a failure as well.)
+
+\ir common.psql
+BEGIN;
+SELECT plan(12);
+
+-- answer: the payload, or 'refused'.
+CREATE FUNCTION answer(event alloc.event) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	RETURN alloc.event_payload(event);
+EXCEPTION WHEN null_value_not_allowed OR not_null_violation OR data_corrupted OR invalid_parameter_value THEN
+	RETURN 'refused';
+END
+$$;
+
+SELECT ok(answer(event) = 'refused' OR (answer(event)::jsonb->key) IS NULL,
+		  format('%s that is NULL is absent, or refused', key))
+  FROM (VALUES
+	('event_id', ROW(NULL, 'epoch', 1, 2, 'epoch', 'epoch', 't', 's', 'o', 'b')::alloc.event),
+	('at', ROW(1, NULL, 1, 2, 'epoch', 'epoch', 't', 's', 'o', 'b')::alloc.event),
+	('qty', ROW(1, 'epoch', NULL, 2, 'epoch', 'epoch', 't', 's', 'o', 'b')::alloc.event),
+	('old_qty', ROW(1, 'epoch', 1, NULL, 'epoch', 'epoch', 't', 's', 'o', 'b')::alloc.event),
+	('eta', ROW(1, 'epoch', 1, 2, NULL, 'epoch', 't', 's', 'o', 'b')::alloc.event),
+	('old_eta', ROW(1, 'epoch', 1, 2, 'epoch', NULL, 't', 's', 'o', 'b')::alloc.event),
+	('sku', ROW(1, 'epoch', 1, 2, 'epoch', 'epoch', 't', NULL, 'o', 'b')::alloc.event),
+	('orderid', ROW(1, 'epoch', 1, 2, 'epoch', 'epoch', 't', 's', NULL, 'b')::alloc.event),
+	('batchref', ROW(1, 'epoch', 1, 2, 'epoch', 'epoch', 't', 's', 'o', NULL)::alloc.event),
+	('type', ROW(1, 'epoch', 1, 2, 'epoch', 'epoch', NULL, 's', 'o', 'b')::alloc.event)
+  ) AS odd (key, event);
+SELECT ok(answer(ROW(NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::alloc.event) IN ('refused', '{}'),
+	'a row of NULLs is empty, or refused');
+SELECT is(octet_length(answer(ROW(1, 'epoch', 1, NULL, NULL, NULL, 't', repeat('s', 1000000), NULL, NULL)::alloc.event)) > 1000000, true,
+	'a text of 1 MB is shown whole');
+SELECT * FROM finish();
+ROLLBACK;
