@@ -29,16 +29,18 @@ CREATE TABLE alloc.batch (
 	CONSTRAINT batch_of_product FOREIGN KEY (sku) REFERENCES alloc.product (sku)
 ) USING heap;
 CREATE UNIQUE INDEX batch_ref ON alloc.batch (ref text_pattern_ops);
--- The order in which allocate() looks at the batches of a sku.
+-- The batches of a sku in order of preference.
 CREATE INDEX batch_preference
 	ON alloc.batch (sku text_pattern_ops, eta NULLS FIRST, batch_id);
 COMMENT ON TABLE alloc.batch IS
 	'stock bought together; eta NULL: it is in the warehouse';
 
--- The rows that allocate() updates.  Half of each page is left free, so that
--- the next version of a row fits beside it (heap-only tuple) without an index
--- entry.  There is no foreign key to batch: its trigger would cost on each
--- update of the hot path.
+-- The rows that allocate() updates.  They repeat what allocate() has to know
+-- of their batch, so that one index scan finds the best one; none of it but
+-- eta ever changes.  Half of each page is left free, so that the next version
+-- of a row fits beside it (heap-only tuple) without an index entry.  There is
+-- no foreign key to batch: its trigger would cost on each update of the hot
+-- path.
 CREATE TABLE alloc.slot (
 	batch_id  bigint NOT NULL,
 	available bigint NOT NULL
@@ -46,8 +48,14 @@ CREATE TABLE alloc.slot (
 	shipped   bigint NOT NULL DEFAULT 0
 		CONSTRAINT slot_shipped_not_negative CHECK (shipped >= 0),
 	slot      integer NOT NULL DEFAULT 0,
+	eta       date,
+	ref       text NOT NULL,
+	sku       text NOT NULL,
 	CONSTRAINT slot_pkey PRIMARY KEY (batch_id, slot)
 ) USING heap WITH (fillfactor = 50);
+-- The order in which allocate() looks at the stock of a sku.
+CREATE INDEX slot_preference
+	ON alloc.slot (sku text_pattern_ops, eta NULLS FIRST, batch_id, slot);
 COMMENT ON TABLE alloc.slot IS
 	'the available stock of a batch, in one or more rows; the last line of defence against overselling is its CHECK';
 

@@ -8,6 +8,7 @@
 #ifndef ALLOC_ARGUMENT_H
 #define ALLOC_ARGUMENT_H
 
+#include "compat.h"
 #include "fmgr.h"
 #include "utils/date.h"
 

@@ -57,13 +57,13 @@ static text *allocate(const AllocLine *line);
 static text *allocated_before(const AllocLine *line, const AllocLineRow *there);
 static text *deallocate(const text *orderid, const text *sku);
 static void change_quantity(const text *ref, int64 qty, ReturnSetInfo *result);
-static void lock_batch(const text *ref, AllocBatchRow *batch);
+static void lock_batch(const text *ref, int64 qty, AllocBatchRow *batch);
+static void lock_all_slots(const text *sku);
 static void find_batch(const text *ref, AllocBatchRow *batch);
 static void resize(const AllocBatchRow *batch, int64 qty);
 static void shrink(const AllocBatchRow *batch, int64 qty,
 				   ReturnSetInfo *result);
-static void lock_all_slots(Shrink *plan, const AllocBatchRow *batch);
-static void plan_shrink(Shrink *plan);
+static void plan_shrink(Shrink *plan, const AllocBatchRow *batch);
 static void take_lines_off(const Shrink *plan);
 static void place_lines(const Shrink *plan, ReturnSetInfo *result);
 static const AllocLineRow *leaving_line(const Shrink *plan, size_t i);
@@ -279,7 +279,7 @@ allocate(const AllocLine *line)
 		alloc_store_unclaim_line(line);
 		if (taken)
 			return batch.ref;
-		alloc_store_wait_slots(&batch);
+		alloc_store_wait_slot(&batch);
 	}
 }
 
@@ -327,7 +327,7 @@ change_quantity(const text *ref, int64 qty, ReturnSetInfo *result)
 {
 	AllocBatchRow batch;
 
-	lock_batch(ref, &batch);
+	lock_batch(ref, qty, &batch);
 	if (qty == batch.purchased)
 		return;
 	if (qty < batch.shipped)
@@ -344,18 +344,33 @@ change_quantity(const text *ref, int64 qty, ReturnSetInfo *result)
 }
 
 /*
- * The batch, when its product and its slots are locked.
+ * The batch, when its product is locked and the slots that setting its
+ * quantity to qty may need: if lines may have to leave, any batch of the sku
+ * may get them.  With all slots locked no line of the sku can come or go.
  */
 static void
-lock_batch(const text *ref, AllocBatchRow *batch)
+lock_batch(const text *ref, int64 qty, AllocBatchRow *batch)
 {
 	find_batch(ref, batch);
 	alloc_store_lock_product(batch->sku);
 	alloc_store_look();
 	find_batch(ref, batch);
-	alloc_store_lock_slots(batch);
+	if (qty < batch->purchased)
+		lock_all_slots(batch->sku);
+	else
+		alloc_store_lock_slots(batch);
 	alloc_store_look();
 	find_batch(ref, batch);
+}
+
+static void
+lock_all_slots(const text *sku)
+{
+	AllocBatchRow *batches;
+	size_t		n = alloc_store_batches(sku, &batches);
+
+	for (size_t i = 0; i < n; i++)
+		alloc_store_lock_slots(&batches[i]);
 }
 
 static void
@@ -392,8 +407,7 @@ shrink(const AllocBatchRow *batch, int64 qty, ReturnSetInfo *result)
 {
 	Shrink		plan = {.new_qty = qty};
 
-	lock_all_slots(&plan, batch);
-	plan_shrink(&plan);
+	plan_shrink(&plan, batch);
 	take_lines_off(&plan);
 	for (size_t i = 0; i < plan.nbatches; i++)
 		if (i == plan.at ||
@@ -404,27 +418,9 @@ shrink(const AllocBatchRow *batch, int64 qty, ReturnSetInfo *result)
 	place_lines(&plan, result);
 }
 
-/*
- * Any batch of the sku may get a line.  With all slots locked, and the
- * product, no line of the sku can come or go.
- */
 static void
-lock_all_slots(Shrink *plan, const AllocBatchRow *batch)
+plan_shrink(Shrink *plan, const AllocBatchRow *batch)
 {
-	plan->nbatches = alloc_store_batches(batch->sku, &plan->batches);
-	for (size_t i = 0; i < plan->nbatches; i++)
-		alloc_store_lock_slots(&plan->batches[i]);
-	alloc_store_look();
-	plan->nbatches = alloc_store_batches(batch->sku, &plan->batches);
-	plan->at = 0;
-	while (plan->batches[plan->at].plan.batch_id != batch->plan.batch_id)
-		plan->at++;
-}
-
-static void
-plan_shrink(Shrink *plan)
-{
-	AllocBatchRow *batch = &plan->batches[plan->at];
 	int64		deficit = alloc_plan_deficit(batch->purchased,
 											 batch->plan.available,
 											 plan->new_qty);
@@ -434,9 +430,14 @@ plan_shrink(Shrink *plan)
 	for (size_t i = 0; i < plan->nlines; i++)
 		deficit = alloc_plan_shed(deficit, plan->lines[i].line.qty);
 
+	plan->nbatches = alloc_store_batches(batch->sku, &plan->batches);
 	plan->left = palloc_array(AllocPlanBatch, plan->nbatches);
 	for (size_t i = 0; i < plan->nbatches; i++)
+	{
 		plan->left[i] = plan->batches[i].plan;
+		if (plan->left[i].batch_id == batch->plan.batch_id)
+			plan->at = i;
+	}
 	plan->left[plan->at].available = -deficit;
 
 	plan->places = palloc_extended(plan->nlines * sizeof(AllocPlanLine),

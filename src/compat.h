@@ -18,6 +18,11 @@
 #error "alloc needs PostgreSQL 15 or later"
 #endif
 
+/* What postgres.h had up to 15. */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
 /* Which indexes an update has to maintain: a flag became an enum in 16. */
 #if PG_VERSION_NUM >= 160000
 typedef TU_UpdateIndexes AllocUpdateIndexes;

@@ -17,11 +17,14 @@
 PG_FUNCTION_INFO_V1(alloc_event_payload);
 
 static NullableDatum get_column(HeapTupleHeader row, const char *name);
+static Datum get_required(HeapTupleHeader row, const char *name);
 static const text *get_text(HeapTupleHeader row, const char *name);
 
 /*
  * alloc_event_payload(event alloc.event) returns jsonb
  *		A row of the log as the JSON that NOTIFY sends: DESIGN section 3.
+ *
+ * Error: 22004 when event_id, at or type is NULL.
  */
 Datum
 alloc_event_payload(PG_FUNCTION_ARGS)
@@ -30,9 +33,9 @@ alloc_event_payload(PG_FUNCTION_ARGS)
 	AllocEventRow event;
 	StringInfoData json;
 
-	event.event_id = DatumGetInt64(get_column(row, "event_id").value);
-	event.at = DatumGetTimestampTz(get_column(row, "at").value);
-	event.type = text_to_cstring(get_text(row, "type"));
+	event.event_id = DatumGetInt64(get_required(row, "event_id"));
+	event.at = DatumGetTimestampTz(get_required(row, "at"));
+	event.type = TextDatumGetCString(get_required(row, "type"));
 	event.sku = get_text(row, "sku");
 	event.orderid = get_text(row, "orderid");
 	event.batchref = get_text(row, "batchref");
@@ -53,6 +56,18 @@ get_column(HeapTupleHeader row, const char *name)
 
 	result.value = GetAttributeByName(row, name, &result.isnull);
 	return result;
+}
+
+static Datum
+get_required(HeapTupleHeader row, const char *name)
+{
+	NullableDatum value = get_column(row, name);
+
+	if (value.isnull)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s of an event must not be null", name)));
+	return value.value;
 }
 
 static const text *

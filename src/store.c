@@ -12,12 +12,13 @@
  * Locks, and why single calls never deadlock with each other:
  *
  * - A key (of a line, a batch, a product) that is about to be inserted is
- *	 claimed by a heavyweight lock until its row is in the index.  Who holds a
- *	 claim waits for nobody, so that claims cannot be part of a cycle.
+ *	 claimed by a heavyweight lock until its row is in the index.  Who has a
+ *	 claim gives it back before waiting for a row.
  * - A product's row is locked by commands that change its batches: add_batch
  *	 and change_batch_quantity of one sku take turns.
  * - Slots come next, in order of preference of their batches.  allocate() and
- *	 deallocate() have one slot, and nothing of the sku when they wait for it.
+ *	 deallocate() take one slot, and have nothing of the sku, not even a row
+ *	 lock, when they wait for it.
  * - Lines come last.  A line leaves a batch only by the hand of somebody who
  *	 has written a slot of that batch, so a line whose batch's slot was not
  *	 written since the last look has not moved either.
@@ -40,13 +41,33 @@
 #include "utils/timestamp.h"
 
 AllocTable alloc_tables[NTABLES] = {
-	[PRODUCT] = {.name = "product",.index_names = {"product_sku"}},
-	[BATCH] = {.name = "batch",.sequence = "batch_id_seq",
-	.index_names = {"batch_pkey", "batch_ref", "batch_preference"}},
-	[SLOT] = {.name = "slot",.index_names = {"slot_pkey"}},
-	[ALLOCATION] = {.name = "allocation",
-	.index_names = {"allocation_line", "allocation_batch"}},
-	[EVENT] = {.name = "event",.sequence = "event_id_seq"}
+	[PRODUCT] = {
+		.name = "product",
+		.ncolumns = PRODUCT_NCOLUMNS,
+		.index_names = {"product_sku"}
+	},
+	[BATCH] = {
+		.name = "batch",
+		.sequence = "batch_id_seq",
+		.ncolumns = BATCH_NCOLUMNS,
+		.index_names = {"batch_pkey", "batch_ref", "batch_preference"}
+	},
+	[SLOT] = {
+		.name = "slot",
+		.busy_pages = true,
+		.ncolumns = SLOT_NCOLUMNS,
+		.index_names = {"slot_pkey", "slot_preference"}
+	},
+	[ALLOCATION] = {
+		.name = "allocation",
+		.ncolumns = LINE_NCOLUMNS,
+		.index_names = {"allocation_line", "allocation_batch"}
+	},
+	[EVENT] = {
+		.name = "event",
+		.sequence = "event_id_seq",
+		.ncolumns = EVENT_NCOLUMNS
+	}
 };
 
 static bool in_command;

@@ -32,16 +32,17 @@ typedef struct AllocLineRow
 	ItemPointerData tid;
 } AllocLineRow;
 
-/* A batch with its slot. */
+/* A batch with its slot, which has a copy of most of it. */
 typedef struct AllocBatchRow
 {
 	AllocPlanBatch plan;
 	text	   *ref;
 	text	   *sku;
-	int64		purchased;
+	int64		purchased;		/* not in the slot */
+	ItemPointerData tid;		/* neither */
 	int64		shipped;
-	ItemPointerData tid;
 	ItemPointerData slot_tid;
+	TransactionId slot_busy;	/* who was at work on it, if anybody */
 	int32		slot;
 } AllocBatchRow;
 
@@ -91,7 +92,7 @@ extern void alloc_store_set_purchased(const AllocBatchRow *batch,
 
 extern bool alloc_store_take(const AllocBatchRow *batch, int64 qty);
 extern bool alloc_store_give(const AllocBatchRow *batch, int64 qty);
-extern void alloc_store_wait_slots(const AllocBatchRow *batch);
+extern void alloc_store_wait_slot(const AllocBatchRow *batch);
 extern void alloc_store_lock_slots(const AllocBatchRow *batch);
 extern void alloc_store_set_available(const AllocBatchRow *batch,
 									  int64 available);

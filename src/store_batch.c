@@ -7,18 +7,23 @@
  */
 #include "postgres.h"
 
+#include "argument.h"
 #include "claim.h"
 #include "compat.h"
+#include "storage/lmgr.h"
 #include "store_private.h"
 #include "utils/date.h"
 #include "utils/snapmgr.h"
 
+static void set_eta(TupleTableSlot *row, int column,
+					const AllocBatchRow *batch);
 static void set_batch(TupleTableSlot *row, const AllocBatchRow *batch,
 					  int64 purchased);
 static void set_slot(TupleTableSlot *row, const AllocBatchRow *batch,
 					 int64 available);
 static void read_batch(AllocBatchRow *batch);
-static void read_slots(AllocBatchRow *batch);
+static void find_slot(AllocBatchRow *batch);
+static void read_slot(AllocBatchRow *batch);
 static bool adjust_slot(const AllocBatchRow *batch, int64 delta);
 
 /*
@@ -34,7 +39,7 @@ alloc_store_find_batch(const text *ref, AllocBatchRow *batch)
 	if (!alloc_table_find(&alloc_tables[BATCH], BATCH_REF, &key, 1))
 		return false;
 	read_batch(batch);
-	read_slots(batch);
+	find_slot(batch);
 	return true;
 }
 
@@ -81,38 +86,41 @@ alloc_store_get_batch(int64 batch_id, AllocBatchRow *batch)
 				 errmsg("batch " INT64_FORMAT " does not exist", batch_id),
 				 errdetail("An order line says that this batch serves it.")));
 	read_batch(batch);
-	read_slots(batch);
+	find_slot(batch);
 }
 
 /*
  * alloc_store_best_batch
  *		The preferred batch of a sku that can serve a line of qty units.
  *
- * Reads no further than that batch.  *known_sku tells whether the sku has a
+ * Reads slots only, and no further than that of this batch: what only the
+ * batch's own row has is not set.  *known_sku tells whether the sku has a
  * batch at all.
  */
 bool
 alloc_store_best_batch(const text *sku, int64 qty, AllocBatchRow *batch,
 					   bool *known_sku)
 {
-	AllocTable *table = &alloc_tables[BATCH];
+	AllocTable *table = &alloc_tables[SLOT];
 	ScanKeyData key;
 	IndexScanDesc scan;
 	bool		found = false;
 
 	*known_sku = false;
 	alloc_key_text(&key, 1, sku);
-	scan = alloc_table_scan(table, BATCH_PREFERENCE, GetActiveSnapshot(),
+	scan = alloc_table_scan(table, SLOT_PREFERENCE, GetActiveSnapshot(),
 							&key, 1);
 	while (!found && alloc_table_next(table, scan, ForwardScanDirection))
 	{
 		*known_sku = true;
-		batch->plan.batch_id = DatumGetInt64(alloc_row_get(table, BATCH_C_ID));
-		read_slots(batch);
+		read_slot(batch);
 		found = alloc_plan_serves(&batch->plan, qty);
 	}
 	if (found)
-		read_batch(batch);
+	{
+		batch->ref = DatumGetTextPCopy(alloc_row_get(table, SLOT_C_REF));
+		batch->sku = DatumGetTextPCopy(alloc_row_get(table, SLOT_C_SKU));
+	}
 	index_endscan(scan);
 	return found;
 }
@@ -144,7 +152,7 @@ alloc_store_batches(const text *sku, AllocBatchRow **batches)
 			*batches = repalloc_huge(*batches, room * sizeof(AllocBatchRow));
 		}
 		read_batch(&(*batches)[n]);
-		read_slots(&(*batches)[n]);
+		find_slot(&(*batches)[n]);
 		n++;
 	}
 	index_endscan(scan);
@@ -200,16 +208,13 @@ alloc_store_lock_slots(const AllocBatchRow *batch)
  * alloc_store_take
  *		Takes qty units, which the last look saw available, from a batch.
  *
- * Does not wait.  False: somebody has the slot, or has changed it.  Then
- * there is alloc_store_wait_slots().
+ * Does not wait, but for somebody who comes in between.  False: somebody has
+ * the slot, or has changed it; then there is alloc_store_wait_slot().
  */
 bool
 alloc_store_take(const AllocBatchRow *batch, int64 qty)
 {
-	ItemPointerData tid = batch->slot_tid;
-
-	return alloc_store_is_unchanged(alloc_table_try_lock(&alloc_tables[SLOT], &tid)) &&
-		adjust_slot(batch, -qty);
+	return !TransactionIdIsValid(batch->slot_busy) && adjust_slot(batch, -qty);
 }
 
 /*
@@ -225,15 +230,20 @@ alloc_store_give(const AllocBatchRow *batch, int64 qty)
 }
 
 /*
- * alloc_store_wait_slots
- *		Waits until nobody else has the slots of a batch, and looks again.
+ * alloc_store_wait_slot
+ *		Waits for whoever was at work on the slot of a batch, and looks again.
+ *
+ * It keeps no lock: the next look may prefer another batch, and who waits for
+ * that one must have nothing that others wait for.
  */
 void
-alloc_store_wait_slots(const AllocBatchRow *batch)
+alloc_store_wait_slot(const AllocBatchRow *batch)
 {
 	ItemPointerData tid = batch->slot_tid;
 
-	(void) alloc_store_is_unchanged(alloc_table_wait(&alloc_tables[SLOT], &tid));
+	if (TransactionIdIsValid(batch->slot_busy))
+		XactLockTableWait(batch->slot_busy, alloc_tables[SLOT].rel, &tid,
+						  XLTW_Update);
 	alloc_store_look();
 }
 
@@ -250,14 +260,20 @@ alloc_store_set_available(const AllocBatchRow *batch, int64 available)
 }
 
 static void
+set_eta(TupleTableSlot *row, int column, const AllocBatchRow *batch)
+{
+	if (batch->plan.in_stock)
+		alloc_row_set_null(row, column);
+	else
+		alloc_row_set(row, column, DateADTGetDatum(batch->plan.eta));
+}
+
+static void
 set_batch(TupleTableSlot *row, const AllocBatchRow *batch, int64 purchased)
 {
 	alloc_row_set(row, BATCH_C_ID, Int64GetDatum(batch->plan.batch_id));
 	alloc_row_set(row, BATCH_C_PURCHASED, Int64GetDatum(purchased));
-	if (batch->plan.in_stock)
-		alloc_row_set_null(row, BATCH_C_ETA);
-	else
-		alloc_row_set(row, BATCH_C_ETA, DateADTGetDatum(batch->plan.eta));
+	set_eta(row, BATCH_C_ETA, batch);
 	alloc_row_set_text(row, BATCH_C_REF, batch->ref);
 	alloc_row_set_text(row, BATCH_C_SKU, batch->sku);
 }
@@ -269,6 +285,9 @@ set_slot(TupleTableSlot *row, const AllocBatchRow *batch, int64 available)
 	alloc_row_set(row, SLOT_C_AVAILABLE, Int64GetDatum(available));
 	alloc_row_set(row, SLOT_C_SHIPPED, Int64GetDatum(batch->shipped));
 	alloc_row_set(row, SLOT_C_SLOT, Int32GetDatum(batch->slot));
+	set_eta(row, SLOT_C_ETA, batch);
+	alloc_row_set_text(row, SLOT_C_REF, batch->ref);
+	alloc_row_set_text(row, SLOT_C_SKU, batch->sku);
 }
 
 /*
@@ -290,24 +309,38 @@ read_batch(AllocBatchRow *batch)
 }
 
 /*
- * The slot of a batch.
+ * The slot of a batch whose row has been read.
  */
 static void
-read_slots(AllocBatchRow *batch)
+find_slot(AllocBatchRow *batch)
 {
-	AllocTable *table = &alloc_tables[SLOT];
 	ScanKeyData key;
 
 	alloc_key_int8(&key, 1, batch->plan.batch_id);
-	if (!alloc_table_find(table, SLOT_PKEY, &key, 1))
+	if (!alloc_table_find(&alloc_tables[SLOT], SLOT_PKEY, &key, 1))
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("batch " INT64_FORMAT " has no slot",
-						batch->plan.batch_id)));
+				 errmsg("batch \"%s\" has no slot", alloc_show(batch->ref))));
+	read_slot(batch);
+}
+
+/*
+ * The slot that a scan found, but for its text columns.
+ */
+static void
+read_slot(AllocBatchRow *batch)
+{
+	AllocTable *table = &alloc_tables[SLOT];
+
+	batch->plan.batch_id = DatumGetInt64(alloc_row_get(table, SLOT_C_BATCH));
 	batch->plan.available = DatumGetInt64(alloc_row_get(table, SLOT_C_AVAILABLE));
+	batch->plan.in_stock = table->found->tts_isnull[SLOT_C_ETA];
+	batch->plan.eta = batch->plan.in_stock ? 0 :
+		DatumGetDateADT(alloc_row_get(table, SLOT_C_ETA));
 	batch->shipped = DatumGetInt64(alloc_row_get(table, SLOT_C_SHIPPED));
 	batch->slot = DatumGetInt32(alloc_row_get(table, SLOT_C_SLOT));
 	batch->slot_tid = table->found->tts_tid;
+	batch->slot_busy = alloc_table_found_busy(table);
 }
 
 /*

@@ -25,6 +25,8 @@
  */
 #include "postgres.h"
 
+#include "access/heapam.h"
+#include "access/htup_details.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/index.h"
@@ -35,6 +37,8 @@
 #include "compat.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "storage/procarray.h"
 #include "table.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
@@ -43,6 +47,9 @@
 #include "utils/rel.h"
 #include "utils/relcache.h"
 #include "utils/snapmgr.h"
+
+/* Bytes left on a page with busy rows at which it is pruned. */
+#define PRUNE_BELOW (BLCKSZ / 8)
 
 static AllocTable *all_tables;
 static int	nall_tables;
@@ -53,10 +60,10 @@ static void build_cache(AllocTable *table);
 static void build_index_cache(AllocTable *table);
 static Relation open_index(AllocTable *table, int at);
 static void open_all_indexes(AllocTable *table);
+static bool next_unpruned(AllocTable *table, IndexScanDesc scan,
+						  ScanDirection direction);
 static void finish_update(AllocTable *table, ItemPointer old_tid,
 						  AllocUpdateIndexes indexes);
-static TM_Result lock_tuple(AllocTable *table, ItemPointer tid,
-							LockWaitPolicy policy, uint8 flags);
 static void begin_triggers(AllocTable *table);
 static void end_triggers(AllocTable *table);
 
@@ -183,11 +190,16 @@ alloc_table_scan(AllocTable *table, int index, Snapshot snapshot,
 bool
 alloc_table_next(AllocTable *table, IndexScanDesc scan, ScanDirection direction)
 {
+	bool		found;
+
 	CHECK_FOR_INTERRUPTS();
-	if (!index_getnext_slot(scan, direction, table->found))
-		return false;
-	slot_getallattrs(table->found);
-	return true;
+	if (table->busy_pages && IsMVCCSnapshot(scan->xs_snapshot))
+		found = next_unpruned(table, scan, direction);
+	else
+		found = index_getnext_slot(scan, direction, table->found);
+	if (found)
+		slot_getallattrs(table->found);
+	return found;
 }
 
 /*
@@ -319,31 +331,27 @@ alloc_table_delete(AllocTable *table, ItemPointer tid)
 }
 
 /*
- * alloc_table_wait
- *		Waits, in the row's queue, until nobody else has the row at tid.
+ * alloc_table_found_busy
+ *		The transaction that is at work on the row that a scan found, if it is
+ *		another one; else an invalid one.
  *
- * TM_Ok: it is as it was, and locked now.  TM_Updated, TM_Deleted: it has
- * changed, and nothing is locked.
+ * A look at the tuple's header without a lock: the answer may be old when the
+ * caller gets it.  It costs no WAL and no write, as a lock would.
  */
-TM_Result
-alloc_table_wait(AllocTable *table, ItemPointer tid)
+TransactionId
+alloc_table_found_busy(const AllocTable *table)
 {
-	open_table(table);
-	return lock_tuple(table, tid, LockWaitBlock, 0);
-}
+	HeapTupleHeader header = ((HeapTupleTableSlot *) table->found)->tuple->t_data;
+	uint16		infomask = header->t_infomask;
+	TransactionId xmax = HeapTupleHeaderGetRawXmax(header);
 
-/*
- * alloc_table_try_lock
- *		Locks the row at tid, if that needs no waiting.
- *
- * TM_Ok: it is as it was, and locked now.  TM_WouldBlock: somebody has it.
- * TM_Updated, TM_Deleted: it has changed, and nothing is locked.
- */
-TM_Result
-alloc_table_try_lock(AllocTable *table, ItemPointer tid)
-{
-	open_table(table);
-	return lock_tuple(table, tid, LockWaitSkip, 0);
+	/* Several at once: that is rare, and may include ourselves. */
+	if ((infomask & (HEAP_XMAX_INVALID | HEAP_XMAX_IS_MULTI)) ||
+		!TransactionIdIsValid(xmax) ||
+		TransactionIdIsCurrentTransactionId(xmax) ||
+		!TransactionIdIsInProgress(xmax))
+		return InvalidTransactionId;
+	return xmax;
 }
 
 /*
@@ -357,12 +365,21 @@ alloc_table_try_lock(AllocTable *table, ItemPointer tid)
 TM_Result
 alloc_table_lock(AllocTable *table, ItemPointer tid)
 {
+	ItemPointerData locked_tid = *tid;
+	TM_FailureData failure;
+	TM_Result	result;
 	uint8		flags = TUPLE_LOCK_FLAG_LOCK_UPDATE_IN_PROGRESS;
 
 	open_table(table);
 	if (!IsolationUsesXactSnapshot())
 		flags |= TUPLE_LOCK_FLAG_FIND_LAST_VERSION;
-	return lock_tuple(table, tid, LockWaitBlock, flags);
+	ExecClearTuple(table->found);
+	result = table_tuple_lock(table->rel, &locked_tid, GetActiveSnapshot(),
+							  table->found, GetCurrentCommandId(false),
+							  LockTupleNoKeyExclusive, LockWaitBlock, flags,
+							  &failure);
+	ExecClearTuple(table->found);
+	return result;
 }
 
 /*
@@ -435,6 +452,12 @@ build_cache(AllocTable *table)
 		table->sequence_id = get_relname_relid(table->sequence, nsp);
 
 	table->rel = table_open(table->relid, RowExclusiveLock);
+	if (RelationGetNumberOfAttributes(table->rel) != table->ncolumns)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"alloc.%s\" does not have the columns that it was created with",
+						table->name),
+				 errhint("Keep columns of your own in tables of your own.")));
 	table->cxt = AllocSetContextCreate(CacheMemoryContext, "alloc table",
 									   ALLOCSET_SMALL_SIZES);
 	table->stale = false;
@@ -511,6 +534,51 @@ open_all_indexes(AllocTable *table)
 }
 
 /*
+ * index_getnext_slot() of a table in which each transaction leaves a dead
+ * version on some page.
+ *
+ * The heap's own way is to prune a page whenever it is read with less free
+ * than the fillfactor reserves: here that would be in every transaction, for
+ * a tuple each, with a WAL record each.  So it is done only when the reserve
+ * is nearly used up.  Otherwise this is heapam_index_fetch_tuple().
+ */
+static bool
+next_unpruned(AllocTable *table, IndexScanDesc scan, ScanDirection direction)
+{
+	TupleTableSlot *slot = table->found;
+	HeapTuple	tuple = &((BufferHeapTupleTableSlot *) slot)->base.tupdata;
+	ItemPointer next;
+
+	while ((next = index_getnext_tid(scan, direction)) != NULL)
+	{
+		ItemPointerData tid = *next;
+		Buffer		buffer;
+		bool		all_dead;
+		bool		found;
+
+		ExecClearTuple(slot);
+		buffer = ReadBuffer(table->rel, ItemPointerGetBlockNumber(&tid));
+		if (PageGetHeapFreeSpace(BufferGetPage(buffer)) < PRUNE_BELOW)
+			heap_page_prune_opt(table->rel, buffer);
+		LockBuffer(buffer, BUFFER_LOCK_SHARE);
+		found = heap_hot_search_buffer(&tid, table->rel, buffer,
+									   scan->xs_snapshot, tuple, &all_dead,
+									   true);
+		LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
+		if (found)
+		{
+			tuple->t_tableOid = slot->tts_tableOid = table->relid;
+			ExecStoreBufferHeapTuple(tuple, slot, buffer);
+		}
+		ReleaseBuffer(buffer);
+		if (found)
+			return true;
+		scan->kill_prior_tuple = all_dead && !scan->xactStartedInRecovery;
+	}
+	return false;
+}
+
+/*
  * What follows a new version of a row.
  */
 static void
@@ -530,26 +598,6 @@ finish_update(AllocTable *table, ItemPointer old_tid,
 							 NULL, table->row, NIL, NULL, false);
 		end_triggers(table);
 	}
-}
-
-/*
- * The lock that an update of columns without a unique index takes.
- */
-static TM_Result
-lock_tuple(AllocTable *table, ItemPointer tid, LockWaitPolicy policy,
-		   uint8 flags)
-{
-	ItemPointerData locked_tid = *tid;
-	TM_FailureData failure;
-	TM_Result	result;
-
-	ExecClearTuple(table->found);
-	result = table_tuple_lock(table->rel, &locked_tid, GetActiveSnapshot(),
-							  table->found, GetCurrentCommandId(false),
-							  LockTupleNoKeyExclusive, policy, flags,
-							  &failure);
-	ExecClearTuple(table->found);
-	return result;
 }
 
 /*

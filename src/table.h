@@ -28,6 +28,8 @@ typedef struct AllocTable
 {
 	const char *name;
 	const char *sequence;		/* that numbers its rows, or NULL */
+	bool		busy_pages;		/* rows are updated all the time */
+	int			ncolumns;
 	const char *index_names[ALLOC_MAX_NAMED_INDEXES];	/* that scans use */
 
 	MemoryContext cxt;			/* NULL: nothing is cached */
@@ -60,13 +62,12 @@ extern bool alloc_table_find(AllocTable *table, int index, ScanKey keys,
 							 int nkeys);
 extern bool alloc_table_probe(AllocTable *table, int index, ScanKey keys,
 							  int nkeys, TransactionId *busy);
+extern TransactionId alloc_table_found_busy(const AllocTable *table);
 
 extern TupleTableSlot *alloc_table_row(AllocTable *table);
 extern void alloc_table_insert(AllocTable *table);
 extern TM_Result alloc_table_update(AllocTable *table, ItemPointer tid);
 extern TM_Result alloc_table_delete(AllocTable *table, ItemPointer tid);
-extern TM_Result alloc_table_wait(AllocTable *table, ItemPointer tid);
-extern TM_Result alloc_table_try_lock(AllocTable *table, ItemPointer tid);
 extern TM_Result alloc_table_lock(AllocTable *table, ItemPointer tid);
 
 #endif							/* ALLOC_TABLE_H */
