@@ -13,6 +13,7 @@
 #include "access/genam.h"
 #include "access/tableam.h"
 #include "executor/executor.h"
+#include "parser/parse_relation.h"
 
 #if PG_VERSION_NUM < 150000
 #error "alloc needs PostgreSQL 15 or later"
@@ -37,6 +38,30 @@ typedef bool AllocUpdateIndexes;
 #define alloc_update_needs_indexes(u) (u)
 #define alloc_insert_index_tuples(rri, slot, estate, update, which) \
 	ExecInsertIndexTuples(rri, slot, estate, update, false, NULL, NIL)
+#endif
+
+/* Which columns an update sets moved out of the range table entry in 16. */
+#if PG_VERSION_NUM >= 160000
+static inline void
+alloc_init_range_table(EState *estate, RangeTblEntry *rte, Bitmapset *updated)
+{
+	List	   *permissions = NIL;
+
+	addRTEPermissionInfo(&permissions, rte)->updatedCols = updated;
+#if PG_VERSION_NUM >= 180000
+	ExecInitRangeTable(estate, list_make1(rte), permissions,
+					   bms_make_singleton(1));
+#else
+	ExecInitRangeTable(estate, list_make1(rte), permissions);
+#endif
+}
+#else
+static inline void
+alloc_init_range_table(EState *estate, RangeTblEntry *rte, Bitmapset *updated)
+{
+	rte->updatedCols = updated;
+	ExecInitRangeTable(estate, list_make1(rte));
+}
 #endif
 
 /* 18 counts index searches for EXPLAIN, which we have no use for. */

@@ -27,6 +27,7 @@
 
 #include "access/heapam.h"
 #include "access/htup_details.h"
+#include "access/sysattr.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/index.h"
@@ -57,6 +58,7 @@ static int	nall_tables;
 static void table_invalidated(Datum arg, Oid relid);
 static void open_table(AllocTable *table);
 static void build_cache(AllocTable *table);
+static RangeTblEntry *make_range_table_entry(AllocTable *table);
 static void build_index_cache(AllocTable *table);
 static Relation open_index(AllocTable *table, int at);
 static void open_all_indexes(AllocTable *table);
@@ -252,20 +254,25 @@ alloc_table_probe(AllocTable *table, int index, ScanKey keys, int nkeys,
 void
 alloc_table_insert(AllocTable *table)
 {
+	List	   *recheck = NIL;
+
 	open_all_indexes(table);
 	ExecStoreVirtualTuple(table->row);
 	if (table->rel->rd_att->constr)
 		ExecConstraints(table->rri, table->row, table->estate);
 	simple_table_tuple_insert(table->rel, table->row);
 	if (table->rri->ri_NumIndices > 0)
-		alloc_insert_index_tuples(table->rri, table->row, table->estate,
-								  false, ALLOC_ALL_INDEXES);
+		recheck = alloc_insert_index_tuples(table->rri, table->row,
+											table->estate, false,
+											ALLOC_ALL_INDEXES);
 	if (table->rri->ri_TrigDesc)
 	{
 		begin_triggers(table);
-		ExecARInsertTriggers(table->estate, table->rri, table->row, NIL, NULL);
+		ExecARInsertTriggers(table->estate, table->rri, table->row, recheck,
+							 NULL);
 		end_triggers(table);
 	}
+	list_free(recheck);
 	ResetPerTupleExprContext(table->estate);
 	ExecClearTuple(table->row);
 }
@@ -439,6 +446,7 @@ build_cache(AllocTable *table)
 {
 	MemoryContext oldcxt;
 	Oid			nsp = get_namespace_oid("alloc", true);
+	Bitmapset  *columns = NULL;
 	TupleDesc	desc;
 
 	alloc_table_forget(table);
@@ -465,8 +473,14 @@ build_cache(AllocTable *table)
 	desc = CreateTupleDescCopy(RelationGetDescr(table->rel));
 	table->estate = CreateExecutorState();
 	MemoryContextSetParent(table->estate->es_query_cxt, table->cxt);
+	/* Our updates set all columns: triggers may be for some of them only. */
+	for (int i = 1; i <= table->ncolumns; i++)
+		columns = bms_add_member(columns,
+								 i - FirstLowInvalidHeapAttributeNumber);
+	alloc_init_range_table(table->estate, make_range_table_entry(table),
+						   columns);
 	table->rri = makeNode(ResultRelInfo);
-	InitResultRelInfo(table->rri, table->rel, 0, NULL, 0);
+	InitResultRelInfo(table->rri, table->rel, 1, NULL, 0);
 	/* where the trigger manager looks for it */
 	table->estate->es_opened_result_relations = list_make1(table->rri);
 	table->row = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
@@ -475,6 +489,21 @@ build_cache(AllocTable *table)
 	build_index_cache(table);
 	MemoryContextSwitchTo(oldcxt);
 	alloc_table_close(table);
+}
+
+/*
+ * The table in the range table of its EState.
+ */
+static RangeTblEntry *
+make_range_table_entry(AllocTable *table)
+{
+	RangeTblEntry *rte = makeNode(RangeTblEntry);
+
+	rte->rtekind = RTE_RELATION;
+	rte->relid = table->relid;
+	rte->relkind = RELKIND_RELATION;
+	rte->rellockmode = RowExclusiveLock;
+	return rte;
 }
 
 /*
@@ -585,19 +614,22 @@ static void
 finish_update(AllocTable *table, ItemPointer old_tid,
 			  AllocUpdateIndexes indexes)
 {
+	List	   *recheck = NIL;
+
 	if (alloc_update_needs_indexes(indexes))
 	{
 		open_all_indexes(table);
-		alloc_insert_index_tuples(table->rri, table->row, table->estate,
-								  true, indexes);
+		recheck = alloc_insert_index_tuples(table->rri, table->row,
+											table->estate, true, indexes);
 	}
 	if (table->rri->ri_TrigDesc)
 	{
 		begin_triggers(table);
 		ExecARUpdateTriggers(table->estate, table->rri, NULL, NULL, old_tid,
-							 NULL, table->row, NIL, NULL, false);
+							 NULL, table->row, recheck, NULL, false);
 		end_triggers(table);
 	}
+	list_free(recheck);
 }
 
 /*
@@ -620,7 +652,7 @@ end_triggers(AllocTable *table)
 	 */
 	memset(table->rri->ri_TrigFunctions, 0,
 		   table->rri->ri_TrigDesc->numtriggers * sizeof(FmgrInfo));
-	ExecResetTupleTable(table->estate->es_tupleTable, false);
+	ExecResetTupleTable(table->estate->es_tupleTable, true);
 	table->estate->es_tupleTable = NIL;
 	table->rri->ri_TrigOldSlot = NULL;
 	table->rri->ri_TrigNewSlot = NULL;

@@ -63,7 +63,8 @@ BEGIN
 EXCEPTION
 	WHEN SQLSTATE 'UNDO1' THEN
 		RETURN SQLERRM;
-	WHEN OTHERS THEN
+	-- statement_timeout: a command that does not end is a difference.
+	WHEN query_canceled OR OTHERS THEN
 		RETURN 'error ' || SQLSTATE;
 END
 $$;

@@ -64,8 +64,9 @@ SELECT sound('shipping');
 
 SELECT alloc.add_batch('spread', 'spread', 30), alloc.allocate('o', 'spread', 5);
 UPDATE alloc.slot SET available = 10 WHERE batch_id = (SELECT batch_id FROM alloc.batch WHERE ref = 'spread');
-INSERT INTO alloc.slot (batch_id, slot, available)
-SELECT batch_id, 1, 15 FROM alloc.batch WHERE ref = 'spread';
+INSERT INTO alloc.slot
+SELECT (jsonb_populate_record(s, '{"slot": 1, "available": 15}')).*
+  FROM alloc.slot s JOIN alloc.batch b USING (batch_id) WHERE b.ref = 'spread';
 SELECT results_eq($$SELECT purchased_qty, shipped_qty, allocated_qty, available_qty FROM alloc.batches WHERE ref = 'spread'$$,
 	'VALUES (30::bigint, 0::bigint, 5::bigint, 25::bigint)', 'batches: slots are added up');
 SELECT results_eq($$SELECT purchased_qty, on_hand_qty FROM alloc.stock WHERE sku = 'spread'$$,

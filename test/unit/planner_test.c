@@ -182,7 +182,7 @@ compare_ranked(const void *a, const void *b)
 static ptrdiff_t
 oracle_line(const AllocPlanBatch *batches, size_t n, int64_t qty)
 {
-	Ranked		ranked[MAX_BATCHES];
+	Ranked		ranked[MAX_BATCHES] = {0};
 
 	for (size_t i = 0; i < n; i++)
 	{
@@ -584,7 +584,7 @@ test_shed_properties(void)
 
 	for (int i = 0; i < RANDOM_CASES; i++)
 	{
-		int64_t		qtys[MAX_LINES];
+		int64_t		qtys[MAX_LINES] = {0};
 		size_t		n = random_below(MAX_LINES + 1);
 		int64_t		shipped = (int64_t) random_below(20);
 		int64_t		available = (int64_t) random_below(20);
@@ -634,7 +634,7 @@ test_shrink_conserves(void)
 			shipment(2, (int64_t) random_below(20), 0),
 		shipment(3, (int64_t) random_below(20), 1)};
 		AllocPlanLine lines[MAX_LINES];
-		int64_t		qtys[MAX_LINES];
+		int64_t		qtys[MAX_LINES] = {0};
 		size_t		n = 1 + random_below(8);
 		int64_t		used = 0;
 		int64_t		deficit;
@@ -649,7 +649,7 @@ test_shrink_conserves(void)
 		total = batches[0].available + new_purchased + batches[2].available;
 		deficit = alloc_plan_deficit(used + batches[1].available,
 									 batches[1].available, new_purchased);
-		while (deficit > 0)
+		while (deficit > 0 && left > 0)
 			deficit = alloc_plan_shed(deficit, qtys[--left]);
 		batches[1].available = -deficit;
 		nshed = n - left;

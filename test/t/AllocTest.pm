@@ -1,0 +1,114 @@
+# What the TAP tests of alloc share: nodes, sessions, and what must hold in a
+# database whatever happened to its server.
+
+package AllocTest;
+
+use strict;
+use warnings;
+
+use Exporter 'import';
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+
+our @EXPORT_OK = qw(new_node sqlstate contents problems wait_for_lock);
+
+# A running server with the extension in database postgres.  Settings are
+# lines for postgresql.conf; the option allows_streaming is that of init().
+sub new_node
+{
+	my ($name, $settings, %options) = @_;
+	my $node = PostgreSQL::Test::Cluster->new($name);
+
+	# Keys in any language, whatever the locale of whoever runs the test.
+	$node->init(extra => [ '--encoding=UTF8', '--locale=C' ], %options);
+	$node->append_conf('postgresql.conf', $settings);
+	$node->start;
+	$node->safe_psql('postgres', 'CREATE EXTENSION alloc');
+	return $node;
+}
+
+# The SQLSTATE with which a command fails, or "none".
+sub sqlstate
+{
+	my ($node, $database, $command) = @_;
+	my ($status, $output, $errors) = $node->psql($database,
+		"\\set VERBOSITY sqlstate\n$command", on_error_stop => 1);
+
+	return $errors =~ /ERROR:  (\w{5})$/m ? $1 : 'none';
+}
+
+# All rows of all tables of the extension, and its sequences, as text.
+sub contents
+{
+	my ($node, $database) = @_;
+	my $union = $node->safe_psql($database, <<'END');
+SELECT string_agg(format('SELECT %L, t::text FROM %s t', c.oid::regclass, c.oid::regclass),
+                  ' UNION ALL ')
+  FROM pg_class c
+ WHERE c.relnamespace = 'alloc'::regnamespace AND c.relkind = 'r';
+END
+
+	# The part of a sequence that matters to its users.
+	return $node->safe_psql($database, <<"END");
+SELECT sequencename, last_value FROM pg_sequences
+ WHERE schemaname = 'alloc' ORDER BY 1;
+SELECT * FROM ($union) AS rows ORDER BY 1, 2;
+END
+}
+
+# What is wrong in a database, a row for each; nothing if it is sound:
+# every unit of a batch is available, shipped or on a line; the log and the
+# lines say the same.
+sub problems
+{
+	my ($node, $database) = @_;
+
+	return $node->safe_psql($database, <<'END');
+SELECT 'batch ' || b.ref
+  FROM alloc.batch b
+ WHERE b.purchased <>
+       (SELECT coalesce(sum(s.available + s.shipped), 0) FROM alloc.slot s
+         WHERE s.batch_id = b.batch_id) +
+       (SELECT coalesce(sum(a.qty), 0) FROM alloc.allocation a
+         WHERE a.batch_id = b.batch_id);
+
+SELECT 'slot of batch ' || batch_id
+  FROM alloc.slot WHERE batch_id NOT IN (SELECT batch_id FROM alloc.batch);
+
+-- The last that happened to each line, and the lines.
+WITH last AS (
+	SELECT DISTINCT ON (orderid, sku) *
+	  FROM alloc.event WHERE type IN ('allocated', 'deallocated')
+	 ORDER BY orderid, sku, event_id DESC),
+line AS (
+	SELECT a.*, b.ref FROM alloc.allocation a LEFT JOIN alloc.batch b USING (batch_id))
+SELECT 'line ' || coalesce(last.orderid, line.orderid)
+  FROM (SELECT * FROM last WHERE type = 'allocated') last
+  FULL JOIN line USING (orderid, sku)
+ WHERE (last.event_id, last.qty, last.batchref)
+       IS DISTINCT FROM (line.event_id, line.qty, line.ref);
+
+-- A batch as its events tell it.
+SELECT 'log of batch ' || coalesce(b.ref, e.batchref)
+  FROM alloc.batch b
+  FULL JOIN (
+	SELECT DISTINCT ON (batchref) *
+	  FROM alloc.event
+	 WHERE type IN ('batch_created', 'batch_quantity_changed')
+	 ORDER BY batchref, event_id DESC) e ON e.batchref = b.ref
+ WHERE (b.sku, b.purchased) IS DISTINCT FROM (e.sku, e.qty);
+END
+}
+
+# Waits until as many sessions as told wait for a lock.
+sub wait_for_lock
+{
+	my ($node, $sessions) = @_;
+
+	$node->poll_query_until('postgres', <<"END") or die 'nobody waits';
+SELECT count(DISTINCT pid) = $sessions FROM pg_locks WHERE NOT granted
+END
+	return;
+}
+
+1;
