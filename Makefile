@@ -69,7 +69,7 @@ test-here: install-as-needed
 	test/run
 
 bench-here: install-as-needed
-	test/with-server test/bench/run
+	test/bench/run
 
 lint-here: all
 	test/lint

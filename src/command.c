@@ -54,6 +54,8 @@ static void require_same_batch(const AllocBatchRow *there,
 static bool same_text(const text *a, const text *b);
 static void require_sum_fits(const text *sku, const text *except, int64 qty);
 static text *allocate(const AllocLine *line);
+static void require_known_sku(const text *sku, bool known);
+static void put_back(const AllocBatchRow *taken, int64 qty);
 static text *allocated_before(const AllocLine *line, const AllocLineRow *there);
 static text *deallocate(const text *orderid, const text *sku);
 static void change_quantity(const text *ref, int64 qty, ReturnSetInfo *result);
@@ -187,14 +189,15 @@ add_batch(AllocBatchRow *batch)
 		alloc_store_look();
 	}
 	alloc_store_look();
-	if (alloc_store_claim_ref(batch->ref, &there))
+	do
 	{
-		require_same_batch(&there, batch);
-		return;
-	}
-	require_sum_fits(batch->sku, NULL, batch->purchased);
-	alloc_store_insert_batch(batch);
-	alloc_store_unclaim_ref(batch->ref);
+		if (alloc_store_settle_ref(batch->ref, &there))
+		{
+			require_same_batch(&there, batch);
+			return;
+		}
+		require_sum_fits(batch->sku, NULL, batch->purchased);
+	} while (!alloc_store_insert_batch(batch));
 	alloc_event_batch_created(batch);
 }
 
@@ -252,35 +255,60 @@ require_sum_fits(const text *sku, const text *except, int64 qty)
 static text *
 allocate(const AllocLine *line)
 {
-	for (;;)
+	AllocLineRow there;
+
+	while (!alloc_store_settle_line(line, &there))
 	{
-		AllocLineRow there;
 		AllocBatchRow batch;
 		bool		known_sku;
-		bool		taken;
+		int64		event_id;
 
-		if (alloc_store_claim_line(line, &there))
-			return allocated_before(line, &there);
 		if (!alloc_store_best_batch(line->sku, line->qty, &batch, &known_sku))
 		{
-			alloc_store_unclaim_line(line);
-			if (!known_sku)
-				ereport(ERROR,
-						(errcode(ERRCODE_ALLOC_UNKNOWN_SKU),
-						 errmsg("unknown sku \"%s\"", alloc_show(line->sku)),
-						 errhint("A sku becomes known with its first add_batch().")));
+			require_known_sku(line->sku, known_sku);
 			alloc_event_out_of_stock(line);
 			return NULL;
 		}
-		taken = alloc_store_take(&batch, line->qty);
-		if (taken)
-			alloc_store_insert_line(line, batch.plan.batch_id,
-									alloc_event_allocated(line, batch.ref));
-		alloc_store_unclaim_line(line);
-		if (taken)
+		if (!alloc_store_take(&batch, line->qty))
+		{
+			alloc_store_wait_slot(&batch);
+			continue;
+		}
+		event_id = alloc_store_next_event_id();
+		if (alloc_store_insert_line(line, batch.plan.batch_id, event_id))
+		{
+			alloc_event_allocated(event_id, line, batch.ref);
 			return batch.ref;
-		alloc_store_wait_slot(&batch);
+		}
+		put_back(&batch, line->qty);
 	}
+	return allocated_before(line, &there);
+}
+
+static void
+require_known_sku(const text *sku, bool known)
+{
+	if (!known)
+		ereport(ERROR,
+				(errcode(ERRCODE_ALLOC_UNKNOWN_SKU),
+				 errmsg("unknown sku \"%s\"", alloc_show(sku)),
+				 errhint("A sku becomes known with its first add_batch().")));
+}
+
+/*
+ * Undoes alloc_store_take().
+ */
+static void
+put_back(const AllocBatchRow *taken, int64 qty)
+{
+	AllocBatchRow batch;
+
+	alloc_store_look();
+	alloc_store_get_batch(taken->plan.batch_id, &batch);
+	if (!alloc_store_give(&batch, qty))
+		elog(ERROR, "our own slot of batch \"%s\" has changed",
+			 alloc_show(batch.ref));
+	alloc_store_look();
 }
 
 /*
@@ -490,10 +518,11 @@ place_lines(const Shrink *plan, ReturnSetInfo *result)
 		else
 		{
 			const AllocBatchRow *batch = &plan->batches[plan->places[i].batch];
+			int64		event_id = alloc_store_next_event_id();
 
 			new_ref = batch->ref;
-			alloc_store_move_line(row, batch->plan.batch_id,
-								  alloc_event_allocated(&row->line, new_ref));
+			alloc_store_move_line(row, batch->plan.batch_id, event_id);
+			alloc_event_allocated(event_id, &row->line, new_ref);
 		}
 		return_moved(result, &row->line, plan->batches[plan->at].ref, new_ref);
 	}

@@ -27,17 +27,21 @@
 /* Which indexes an update has to maintain: a flag became an enum in 16. */
 #if PG_VERSION_NUM >= 160000
 typedef TU_UpdateIndexes AllocUpdateIndexes;
-#define ALLOC_ALL_INDEXES TU_All
 #define alloc_update_needs_indexes(u) ((u) != TU_None)
-#define alloc_insert_index_tuples(rri, slot, estate, update, which) \
-	ExecInsertIndexTuples(rri, slot, estate, update, false, NULL, NIL, \
+#define alloc_update_index_tuples(rri, row, estate, which) \
+	ExecInsertIndexTuples(rri, row, estate, true, false, NULL, NIL, \
 						  (which) == TU_Summarizing)
+#define alloc_insert_index_tuples(rri, row, estate, conflict, arbiters) \
+	ExecInsertIndexTuples(rri, row, estate, false, (conflict) != NULL, \
+						  conflict, arbiters, false)
 #else
 typedef bool AllocUpdateIndexes;
-#define ALLOC_ALL_INDEXES true
 #define alloc_update_needs_indexes(u) (u)
-#define alloc_insert_index_tuples(rri, slot, estate, update, which) \
-	ExecInsertIndexTuples(rri, slot, estate, update, false, NULL, NIL)
+#define alloc_update_index_tuples(rri, row, estate, which) \
+	ExecInsertIndexTuples(rri, row, estate, true, false, NULL, NIL)
+#define alloc_insert_index_tuples(rri, row, estate, conflict, arbiters) \
+	ExecInsertIndexTuples(rri, row, estate, false, (conflict) != NULL, \
+						  conflict, arbiters)
 #endif
 
 /* Which columns an update sets moved out of the range table entry in 16. */

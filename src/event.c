@@ -42,7 +42,7 @@ static Doorbell *doorbell;
 
 static const NullableDatum no_value = {0, true};
 
-static int64 append_event(AllocEventRow *event);
+static void append_event(AllocEventRow *event);
 static void notify_event(const AllocEventRow *event);
 static void note_for_doorbell(int64 event_id);
 static void ring_doorbell(XactEvent event, void *arg);
@@ -97,15 +97,17 @@ alloc_event_quantity_changed(const AllocBatchRow *batch, int64 qty)
 
 /*
  * alloc_event_allocated, alloc_event_deallocated, alloc_event_out_of_stock
- *		A batch serves a line, returns the event's id; no longer serves it; no
- *		batch can.
+ *		A batch serves a line, whose row has the event's id already; no longer
+ *		serves it; no batch can.
  */
-int64
-alloc_event_allocated(const AllocLine *line, const text *batchref)
+void
+alloc_event_allocated(int64 event_id, const AllocLine *line,
+					  const text *batchref)
 {
 	AllocEventRow event = new_line_event("allocated", line, batchref);
 
-	return append_event(&event);
+	event.event_id = event_id;
+	append_event(&event);
 }
 
 void
@@ -155,12 +157,14 @@ alloc_event_json(StringInfo json, const AllocEventRow *event)
 }
 
 /*
- * Gives the event its id and moment, records it, and queues its NOTIFY.
+ * Gives the event its moment and, if it has none, its id, records it, and
+ * queues its NOTIFY.
  */
-static int64
+static void
 append_event(AllocEventRow *event)
 {
-	event->event_id = alloc_store_next_event_id();
+	if (event->event_id == 0)
+		event->event_id = alloc_store_next_event_id();
 	event->at = GetCurrentStatementStartTimestamp();
 	alloc_store_insert_event(event);
 	if (alloc_notify != ALLOC_NOTIFY_OFF)
@@ -168,7 +172,6 @@ append_event(AllocEventRow *event)
 		notify_event(event);
 		note_for_doorbell(event->event_id);
 	}
-	return event->event_id;
 }
 
 static void

@@ -25,7 +25,8 @@ extern void alloc_event_init(void);
 
 extern void alloc_event_batch_created(const AllocBatchRow *batch);
 extern void alloc_event_quantity_changed(const AllocBatchRow *batch, int64 qty);
-extern int64 alloc_event_allocated(const AllocLine *line, const text *batchref);
+extern void alloc_event_allocated(int64 event_id, const AllocLine *line,
+								  const text *batchref);
 extern void alloc_event_deallocated(const AllocLine *line,
 									const text *batchref);
 extern void alloc_event_out_of_stock(const AllocLine *line);

@@ -11,9 +11,6 @@
  *
  * Locks, and why single calls never deadlock with each other:
  *
- * - A key (of a line, a batch, a product) that is about to be inserted is
- *	 claimed by a heavyweight lock until its row is in the index.  Who has a
- *	 claim gives it back before waiting for a row.
  * - A product's row is locked by commands that change its batches: add_batch
  *	 and change_batch_quantity of one sku take turns.
  * - Slots come next, in order of preference of their batches.  allocate() and
@@ -22,6 +19,11 @@
  * - Lines come last.  A line leaves a batch only by the hand of somebody who
  *	 has written a slot of that batch, so a line whose batch's slot was not
  *	 written since the last look has not moved either.
+ *
+ * Of two identical calls one inserts the key.  The other mostly sees it coming
+ * before it has taken anything, and waits; if both insert at the same time,
+ * the unique index tells the second, which gives back what it has taken and
+ * starts over.
  *
  * Who meets a row that has changed since the last look looks again and
  * starts over; under REPEATABLE READ and SERIALIZABLE that is error 40001.
@@ -33,8 +35,8 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "claim.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "store_private.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
@@ -200,7 +202,8 @@ alloc_store_lock_product(const text *sku)
 
 /*
  * alloc_store_create_product
- *		Creates a product unless it is there.  It is not locked then.
+ *		Creates a product unless it is there, or somebody else is faster.  To
+ *		be followed by a look.
  */
 void
 alloc_store_create_product(const text *sku)
@@ -209,11 +212,10 @@ alloc_store_create_product(const text *sku)
 	ScanKeyData key;
 
 	alloc_key_text(&key, 1, sku);
-	if (alloc_claim_key(table, PRODUCT_SKU, &key, 1))
+	if (alloc_store_settle_key(table, PRODUCT_SKU, &key, 1))
 		return;
 	alloc_row_set_text(alloc_table_row(table), PRODUCT_C_SKU, sku);
-	alloc_table_insert(table);
-	alloc_unclaim_key(table, PRODUCT_SKU, &key, 1);
+	(void) alloc_table_insert_new(table, PRODUCT_SKU);
 }
 
 /* ---- the log ---- */
@@ -247,6 +249,46 @@ alloc_store_insert_event(const AllocEventRow *event)
 	alloc_row_set_text(row, EVENT_C_BATCHREF, event->batchref);
 	alloc_table_insert(&alloc_tables[EVENT]);
 	pfree(type);
+}
+
+/* ---- keys ---- */
+
+/*
+ * alloc_store_settle_key
+ *		Is there a row with these keys of a unique index, committed or our
+ *		own?  If so, it is in table->found.
+ *
+ * Waits for transactions that are inserting or deleting it.  Raises 40001
+ * when there is one that the transaction's snapshot does not see.
+ */
+bool
+alloc_store_settle_key(AllocTable *table, int index, ScanKey keys, int nkeys)
+{
+	for (;;)
+	{
+		ItemPointerData tid;
+		TransactionId busy;
+
+		/* The transaction's snapshot decides, and predicate locks are due. */
+		if (IsolationUsesXactSnapshot() &&
+			alloc_table_find(table, index, keys, nkeys))
+			return true;
+		if (!alloc_table_probe(table, index, keys, nkeys, &busy))
+			return false;
+		if (!TransactionIdIsValid(busy))
+		{
+			if (IsolationUsesXactSnapshot())
+				ereport(ERROR,
+						(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+						 errmsg("could not serialize access due to concurrent insert"),
+						 errhint("Run the transaction again.")));
+			return true;
+		}
+		tid = table->found->tts_tid;
+		alloc_table_leave_queue(&alloc_tables[SLOT]);
+		XactLockTableWait(busy, table->rel, &tid, XLTW_InsertIndexUnique);
+		alloc_store_look();
+	}
 }
 
 /* ---- rows ---- */

@@ -69,9 +69,8 @@ extern void alloc_store_look(void);
 
 extern bool alloc_store_find_line(const text *orderid, const text *sku,
 								  AllocLineRow *row);
-extern bool alloc_store_claim_line(const AllocLine *line, AllocLineRow *row);
-extern void alloc_store_unclaim_line(const AllocLine *line);
-extern void alloc_store_insert_line(const AllocLine *line, int64 batch_id,
+extern bool alloc_store_settle_line(const AllocLine *line, AllocLineRow *row);
+extern bool alloc_store_insert_line(const AllocLine *line, int64 batch_id,
 									int64 event_id);
 extern void alloc_store_move_line(const AllocLineRow *row, int64 batch_id,
 								  int64 event_id);
@@ -80,13 +79,12 @@ extern size_t alloc_store_newest_lines(int64 batch_id, int64 deficit,
 									   AllocLineRow **rows);
 
 extern bool alloc_store_find_batch(const text *ref, AllocBatchRow *batch);
-extern bool alloc_store_claim_ref(const text *ref, AllocBatchRow *batch);
-extern void alloc_store_unclaim_ref(const text *ref);
+extern bool alloc_store_settle_ref(const text *ref, AllocBatchRow *batch);
 extern void alloc_store_get_batch(int64 batch_id, AllocBatchRow *batch);
 extern bool alloc_store_best_batch(const text *sku, int64 qty,
 								   AllocBatchRow *batch, bool *known_sku);
 extern size_t alloc_store_batches(const text *sku, AllocBatchRow **batches);
-extern void alloc_store_insert_batch(const AllocBatchRow *batch);
+extern bool alloc_store_insert_batch(const AllocBatchRow *batch);
 extern void alloc_store_set_purchased(const AllocBatchRow *batch,
 									  int64 purchased);
 

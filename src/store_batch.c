@@ -8,9 +8,7 @@
 #include "postgres.h"
 
 #include "argument.h"
-#include "claim.h"
 #include "compat.h"
-#include "storage/lmgr.h"
 #include "store_private.h"
 #include "utils/date.h"
 #include "utils/snapmgr.h"
@@ -44,30 +42,21 @@ alloc_store_find_batch(const text *ref, AllocBatchRow *batch)
 }
 
 /*
- * alloc_store_claim_ref
- *		The batch of a reference, without its slots, if it is there (true);
- *		otherwise the right to insert it (false), until
- *		alloc_store_unclaim_ref().
+ * alloc_store_settle_ref
+ *		Like alloc_store_find_batch(), but without the slot; sees a batch as
+ *		well that others have committed since the last look, and waits for
+ *		those who are about to.
  */
 bool
-alloc_store_claim_ref(const text *ref, AllocBatchRow *batch)
+alloc_store_settle_ref(const text *ref, AllocBatchRow *batch)
 {
 	ScanKeyData key;
 
 	alloc_key_text(&key, 1, ref);
-	if (!alloc_claim_key(&alloc_tables[BATCH], BATCH_REF, &key, 1))
+	if (!alloc_store_settle_key(&alloc_tables[BATCH], BATCH_REF, &key, 1))
 		return false;
 	read_batch(batch);
 	return true;
-}
-
-void
-alloc_store_unclaim_ref(const text *ref)
-{
-	ScanKeyData key;
-
-	alloc_key_text(&key, 1, ref);
-	alloc_unclaim_key(&alloc_tables[BATCH], BATCH_REF, &key, 1);
 }
 
 /*
@@ -161,19 +150,22 @@ alloc_store_batches(const text *sku, AllocBatchRow **batches)
 
 /*
  * alloc_store_insert_batch
- *		A new batch with one slot that has all of its units.  Its reference
- *		has been claimed, its product locked.
+ *		A new batch with one slot that has all of its units.  Its product is
+ *		locked.  False: somebody else was faster with this reference, and
+ *		nothing is inserted.
  */
-void
+bool
 alloc_store_insert_batch(const AllocBatchRow *batch)
 {
 	AllocBatchRow numbered = *batch;
 
 	numbered.plan.batch_id = alloc_table_nextval(&alloc_tables[BATCH]);
 	set_batch(alloc_table_row(&alloc_tables[BATCH]), &numbered, batch->purchased);
-	alloc_table_insert(&alloc_tables[BATCH]);
+	if (!alloc_table_insert_new(&alloc_tables[BATCH], BATCH_REF))
+		return false;
 	set_slot(alloc_table_row(&alloc_tables[SLOT]), &numbered, batch->purchased);
 	alloc_table_insert(&alloc_tables[SLOT]);
+	return true;
 }
 
 /*
@@ -208,8 +200,8 @@ alloc_store_lock_slots(const AllocBatchRow *batch)
  * alloc_store_take
  *		Takes qty units, which the last look saw available, from a batch.
  *
- * Does not wait, but for somebody who comes in between.  False: somebody has
- * the slot, or has changed it; then there is alloc_store_wait_slot().
+ * False: somebody has the slot, or has changed it; then there is
+ * alloc_store_wait_slot().
  */
 bool
 alloc_store_take(const AllocBatchRow *batch, int64 qty)
@@ -233,17 +225,16 @@ alloc_store_give(const AllocBatchRow *batch, int64 qty)
  * alloc_store_wait_slot
  *		Waits for whoever was at work on the slot of a batch, and looks again.
  *
- * It keeps no lock: the next look may prefer another batch, and who waits for
- * that one must have nothing that others wait for.
+ * It waits in the row's queue, so that who came first goes on first, but
+ * keeps no lock on the row: the next look may prefer another batch, and who
+ * waits for that one must have nothing that others wait for.
  */
 void
 alloc_store_wait_slot(const AllocBatchRow *batch)
 {
-	ItemPointerData tid = batch->slot_tid;
-
 	if (TransactionIdIsValid(batch->slot_busy))
-		XactLockTableWait(batch->slot_busy, alloc_tables[SLOT].rel, &tid,
-						  XLTW_Update);
+		alloc_table_wait(&alloc_tables[SLOT], &batch->slot_tid,
+						 batch->slot_busy);
 	alloc_store_look();
 }
 

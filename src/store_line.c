@@ -7,7 +7,6 @@
  */
 #include "postgres.h"
 
-#include "claim.h"
 #include "compat.h"
 #include "store_private.h"
 #include "utils/snapmgr.h"
@@ -34,19 +33,18 @@ alloc_store_find_line(const text *orderid, const text *sku, AllocLineRow *row)
 }
 
 /*
- * alloc_store_claim_line
- *		The line, if it is there (true); otherwise the right to insert it
- *		(false), until alloc_store_unclaim_line().
- *
- * Waits for the end of a transaction that is about to insert or delete it.
+ * alloc_store_settle_line
+ *		Like alloc_store_find_line(), but sees a line as well that others have
+ *		committed since the last look, and waits for those who are about to.
  */
 bool
-alloc_store_claim_line(const AllocLine *line, AllocLineRow *row)
+alloc_store_settle_line(const AllocLine *line, AllocLineRow *row)
 {
 	ScanKeyData keys[2];
 
 	set_line_keys(keys, line->orderid, line->sku);
-	if (!alloc_claim_key(&alloc_tables[ALLOCATION], ALLOCATION_LINE, keys, 2))
+	if (!alloc_store_settle_key(&alloc_tables[ALLOCATION], ALLOCATION_LINE,
+								keys, 2))
 		return false;
 	read_line(row);
 	/* The line may be newer than the last look: so may be its batch. */
@@ -54,48 +52,33 @@ alloc_store_claim_line(const AllocLine *line, AllocLineRow *row)
 	return true;
 }
 
-void
-alloc_store_unclaim_line(const AllocLine *line)
-{
-	ScanKeyData keys[2];
-
-	set_line_keys(keys, line->orderid, line->sku);
-	alloc_unclaim_key(&alloc_tables[ALLOCATION], ALLOCATION_LINE, keys, 2);
-}
-
 /*
  * alloc_store_insert_line
- *		Records that a batch serves a line, which has been claimed.
+ *		Records that a batch serves a line.  False: somebody else was faster
+ *		with this line, and nothing is recorded.
  */
-void
+bool
 alloc_store_insert_line(const AllocLine *line, int64 batch_id, int64 event_id)
 {
 	AllocTable *table = &alloc_tables[ALLOCATION];
 
 	set_line(alloc_table_row(table), line, batch_id, event_id);
-	alloc_table_insert(table);
+	return alloc_table_insert_new(table, ALLOCATION_LINE);
 }
 
 /*
  * alloc_store_move_line
- *		Gives a line another batch.
- *
- * All slots of the old one are locked by the caller.  The claim is for those
- * who probe for the line meanwhile: an index entry that moves while it is
- * uncommitted may be missed without it.
+ *		Gives a line another batch.  The caller has written a slot of the old
+ *		one.
  */
 void
 alloc_store_move_line(const AllocLineRow *row, int64 batch_id, int64 event_id)
 {
 	AllocTable *table = &alloc_tables[ALLOCATION];
 	ItemPointerData tid = row->tid;
-	ScanKeyData keys[2];
 
-	set_line_keys(keys, row->line.orderid, row->line.sku);
-	alloc_claim_present_key(table, ALLOCATION_LINE, keys, 2);
 	set_line(alloc_table_row(table), &row->line, batch_id, event_id);
 	alloc_store_require_unchanged(alloc_table_update(table, &tid), table);
-	alloc_unclaim_key(table, ALLOCATION_LINE, keys, 2);
 }
 
 /*

@@ -59,6 +59,8 @@ enum
 
 extern void alloc_store_require_unchanged(TM_Result result,
 										  const AllocTable *table);
+extern bool alloc_store_settle_key(AllocTable *table, int index,
+								   ScanKey keys, int nkeys);
 extern bool alloc_store_is_unchanged(TM_Result result);
 
 extern void alloc_row_set_null(TupleTableSlot *row, int column);

@@ -39,6 +39,7 @@
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
+#include "storage/lmgr.h"
 #include "storage/procarray.h"
 #include "table.h"
 #include "utils/fmgroids.h"
@@ -64,6 +65,8 @@ static Relation open_index(AllocTable *table, int at);
 static void open_all_indexes(AllocTable *table);
 static bool next_unpruned(AllocTable *table, IndexScanDesc scan,
 						  ScanDirection direction);
+static void insert_heap_tuple(AllocTable *table);
+static void finish_insert(AllocTable *table, List *recheck);
 static void finish_update(AllocTable *table, ItemPointer old_tid,
 						  AllocUpdateIndexes indexes);
 static void begin_triggers(AllocTable *table);
@@ -93,6 +96,7 @@ alloc_table_close(AllocTable *table)
 	if (table->rel == NULL)
 		return;
 
+	alloc_table_leave_queue(table);
 	ExecClearTuple(table->found);
 	ExecClearTuple(table->row);
 	for (int i = 0; i < rri->ri_NumIndices; i++)
@@ -119,6 +123,7 @@ void
 alloc_table_forget(AllocTable *table)
 {
 	table->rel = NULL;
+	table->in_queue = false;
 	if (table->cxt != NULL)
 		MemoryContextDelete(table->cxt);
 	table->cxt = NULL;
@@ -254,27 +259,45 @@ alloc_table_probe(AllocTable *table, int index, ScanKey keys, int nkeys,
 void
 alloc_table_insert(AllocTable *table)
 {
-	List	   *recheck = NIL;
+	insert_heap_tuple(table);
+	finish_insert(table, alloc_insert_index_tuples(table->rri, table->row,
+												   table->estate, NULL, NIL));
+}
 
-	open_all_indexes(table);
-	ExecStoreVirtualTuple(table->row);
-	if (table->rel->rd_att->constr)
-		ExecConstraints(table->rri, table->row, table->estate);
-	simple_table_tuple_insert(table->rel, table->row);
-	if (table->rri->ri_NumIndices > 0)
-		recheck = alloc_insert_index_tuples(table->rri, table->row,
-											table->estate, false,
-											ALLOC_ALL_INDEXES);
-	if (table->rri->ri_TrigDesc)
+/*
+ * alloc_table_insert_new
+ *		Inserts table->row, unless a row with its key is there or about to be.
+ *
+ * The index, a position in index_names, is the unique one of the key.  False:
+ * nothing is inserted.  Unlike an ordinary insertion it neither waits nor
+ * raises 23505.  Of two that insert a key at the same time one succeeds.
+ */
+bool
+alloc_table_insert_new(AllocTable *table, int index)
+{
+	bool		conflict = false;
+	List	   *arbiter;
+	List	   *recheck;
+
+	insert_heap_tuple(table);
+	arbiter = list_make1_oid(table->index_ids[table->index_at[index]]);
+	recheck = alloc_insert_index_tuples(table->rri, table->row, table->estate,
+										&conflict, arbiter);
+	list_free(arbiter);
+	if (conflict)
 	{
-		begin_triggers(table);
-		ExecARInsertTriggers(table->estate, table->rri, table->row, recheck,
-							 NULL);
-		end_triggers(table);
+		ItemPointerData tid = table->row->tts_tid;
+
+		/* A command does not see, let alone delete, what it inserts. */
+		CommandCounterIncrement();
+		simple_table_tuple_delete(table->rel, &tid, GetActiveSnapshot());
+		ResetPerTupleExprContext(table->estate);
+		ExecClearTuple(table->row);
+		list_free(recheck);
+		return false;
 	}
-	list_free(recheck);
-	ResetPerTupleExprContext(table->estate);
-	ExecClearTuple(table->row);
+	finish_insert(table, recheck);
+	return true;
 }
 
 /*
@@ -359,6 +382,38 @@ alloc_table_found_busy(const AllocTable *table)
 		!TransactionIdIsInProgress(xmax))
 		return InvalidTransactionId;
 	return xmax;
+}
+
+/*
+ * alloc_table_wait
+ *		Waits for the end of a transaction that is at work on the row at tid,
+ *		behind those who wait for the row already.
+ *
+ * The caller stays at the head of the row's queue, so that it can try before
+ * the next one, until alloc_table_leave_queue() or the end of the command.
+ */
+void
+alloc_table_wait(AllocTable *table, const ItemPointerData *tid,
+				 TransactionId xid)
+{
+	open_table(table);
+	alloc_table_leave_queue(table);
+	table->queue = *tid;
+	LockTuple(table->rel, &table->queue, ExclusiveLock);
+	table->in_queue = true;
+	XactLockTableWait(xid, table->rel, &table->queue, XLTW_Update);
+}
+
+/*
+ * alloc_table_leave_queue
+ *		To be called before waiting for anything else.
+ */
+void
+alloc_table_leave_queue(AllocTable *table)
+{
+	if (table->in_queue)
+		UnlockTuple(table->rel, &table->queue, ExclusiveLock);
+	table->in_queue = false;
 }
 
 /*
@@ -608,6 +663,35 @@ next_unpruned(AllocTable *table, IndexScanDesc scan, ScanDirection direction)
 }
 
 /*
+ * The parts of an insertion: table->row in the heap, then its index entries,
+ * then what follows them.
+ */
+static void
+insert_heap_tuple(AllocTable *table)
+{
+	open_all_indexes(table);
+	ExecStoreVirtualTuple(table->row);
+	if (table->rel->rd_att->constr)
+		ExecConstraints(table->rri, table->row, table->estate);
+	simple_table_tuple_insert(table->rel, table->row);
+}
+
+static void
+finish_insert(AllocTable *table, List *recheck)
+{
+	if (table->rri->ri_TrigDesc)
+	{
+		begin_triggers(table);
+		ExecARInsertTriggers(table->estate, table->rri, table->row, recheck,
+							 NULL);
+		end_triggers(table);
+	}
+	list_free(recheck);
+	ResetPerTupleExprContext(table->estate);
+	ExecClearTuple(table->row);
+}
+
+/*
  * What follows a new version of a row.
  */
 static void
@@ -619,8 +703,8 @@ finish_update(AllocTable *table, ItemPointer old_tid,
 	if (alloc_update_needs_indexes(indexes))
 	{
 		open_all_indexes(table);
-		recheck = alloc_insert_index_tuples(table->rri, table->row,
-											table->estate, true, indexes);
+		recheck = alloc_update_index_tuples(table->rri, table->row,
+											table->estate, indexes);
 	}
 	if (table->rri->ri_TrigDesc)
 	{

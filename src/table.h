@@ -44,6 +44,8 @@ typedef struct AllocTable
 	TupleTableSlot *found;		/* by a scan */
 
 	Relation	rel;			/* NULL: not open */
+	bool		in_queue;		/* we are at the head of a row's queue */
+	ItemPointerData queue;
 } AllocTable;
 
 extern void alloc_table_init(AllocTable *tables, int ntables);
@@ -66,8 +68,12 @@ extern TransactionId alloc_table_found_busy(const AllocTable *table);
 
 extern TupleTableSlot *alloc_table_row(AllocTable *table);
 extern void alloc_table_insert(AllocTable *table);
+extern bool alloc_table_insert_new(AllocTable *table, int index);
 extern TM_Result alloc_table_update(AllocTable *table, ItemPointer tid);
 extern TM_Result alloc_table_delete(AllocTable *table, ItemPointer tid);
+extern void alloc_table_wait(AllocTable *table, const ItemPointerData *tid,
+							 TransactionId xid);
+extern void alloc_table_leave_queue(AllocTable *table);
 extern TM_Result alloc_table_lock(AllocTable *table, ItemPointer tid);
 
 #endif							/* ALLOC_TABLE_H */

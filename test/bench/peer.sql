@@ -47,8 +47,13 @@ CREATE TABLE alloc_peer.slot (
 	shipped   bigint NOT NULL DEFAULT 0
 		CONSTRAINT slot_shipped_not_negative CHECK (shipped >= 0),
 	slot      integer NOT NULL DEFAULT 0,
+	eta       date,
+	ref       text NOT NULL,
+	sku       text NOT NULL,
 	CONSTRAINT slot_pkey PRIMARY KEY (batch_id, slot)
 ) WITH (fillfactor = 50);
+CREATE INDEX slot_preference
+	ON alloc_peer.slot (sku text_pattern_ops, eta NULLS FIRST, batch_id, slot);
 
 CREATE TABLE alloc_peer.allocation (
 	batch_id   bigint NOT NULL,
@@ -151,8 +156,8 @@ BEGIN
 		EXIT WHEN FOUND;
 	END LOOP;
 
-	INSERT INTO alloc_peer.slot (batch_id, available)
-		VALUES (v_batch_id, p_qty);
+	INSERT INTO alloc_peer.slot (batch_id, available, eta, ref, sku)
+		VALUES (v_batch_id, p_qty, p_eta, p_ref, p_sku);
 	INSERT INTO alloc_peer.event (event_id, at, type, batchref, sku, qty, eta)
 		VALUES (nextval('alloc_peer.event_id_seq'), statement_timestamp(),
 				'batch_created', p_ref, p_sku, p_qty, p_eta);
@@ -197,13 +202,12 @@ BEGIN
 
 		-- A row that had to be waited for is looked at again, and passed over
 		-- if it has too little left.
-		SELECT b.batch_id, b.ref INTO v_batch_id, v_ref
-		  FROM alloc_peer.batch b
-		  JOIN alloc_peer.slot s ON s.batch_id = b.batch_id AND s.slot = 0
-		 WHERE b.sku = p_sku AND s.available >= p_qty
-		 ORDER BY b.eta NULLS FIRST, b.batch_id
+		SELECT batch_id, ref INTO v_batch_id, v_ref
+		  FROM alloc_peer.slot
+		 WHERE sku = p_sku AND available >= p_qty
+		 ORDER BY eta NULLS FIRST, batch_id, slot
 		 LIMIT 1
-		   FOR UPDATE OF s;
+		   FOR UPDATE;
 		IF NOT FOUND THEN
 			PERFORM alloc_peer.out_of_stock(p_orderid, p_sku, p_qty);
 			RETURN NULL;
@@ -296,11 +300,10 @@ BEGIN
 			MESSAGE = format('batch "%s" does not exist', p_ref);
 	END IF;
 	PERFORM FROM alloc_peer.product WHERE sku = v_batch.sku FOR NO KEY UPDATE;
-	PERFORM FROM alloc_peer.slot s
-	   JOIN alloc_peer.batch b USING (batch_id)
-	  WHERE b.sku = v_batch.sku
-	  ORDER BY b.eta NULLS FIRST, b.batch_id
-		FOR UPDATE OF s;
+	PERFORM FROM alloc_peer.slot
+	  WHERE sku = v_batch.sku
+	  ORDER BY eta NULLS FIRST, batch_id, slot
+		FOR UPDATE;
 
 	SELECT * INTO v_batch FROM alloc_peer.batch WHERE ref = p_ref;
 	SELECT * INTO v_slot FROM alloc_peer.slot
