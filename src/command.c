@@ -15,6 +15,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/xact.h"
 #include "argument.h"
 #include "event.h"
 #include "fmgr.h"
@@ -47,6 +48,11 @@ typedef struct Shrink
 	AllocPlanBatch *left;		/* of each batch, when all is done */
 	AllocPlanLine *places;		/* of each line, oldest first */
 } Shrink;
+
+/* So many calls after one about a line that was there, look for the line. */
+#define REPEATS_EXPECTED 16
+
+static int	repeats_expected;
 
 static void add_batch(AllocBatchRow *batch);
 static void require_same_batch(const AllocBatchRow *there,
@@ -252,37 +258,56 @@ require_sum_fits(const text *sku, const text *except, int64 qty)
 	}
 }
 
+/*
+ * A line is nearly always new, and its insertion tells when it is not.  So
+ * the line is looked for only when there is a reason: it could not be
+ * inserted, stock was not free at once, the last calls were about lines that
+ * were there, or the transaction has one snapshot that decides what is there.
+ */
 static text *
 allocate(const AllocLine *line)
 {
-	AllocLineRow there;
+	bool		look_for_line = repeats_expected > 0 ||
+		IsolationUsesXactSnapshot();
 
-	while (!alloc_store_settle_line(line, &there))
+	for (;;)
 	{
+		AllocLineRow there;
 		AllocBatchRow batch;
 		bool		known_sku;
-		int64		event_id;
+		bool		found;
 
-		if (!alloc_store_best_batch(line->sku, line->qty, &batch, &known_sku))
+		if (look_for_line && alloc_store_settle_line(line, &there))
+		{
+			repeats_expected = REPEATS_EXPECTED;
+			return allocated_before(line, &there);
+		}
+		found = alloc_store_best_batch(line->sku, line->qty, &batch,
+									   &known_sku);
+		if (found && alloc_store_take(&batch, line->qty))
+		{
+			int64		event_id = alloc_store_next_event_id();
+
+			if (alloc_store_insert_line(line, batch.plan.batch_id, event_id))
+			{
+				alloc_event_allocated(event_id, line, batch.ref);
+				repeats_expected -= repeats_expected > 0;
+				return batch.ref;
+			}
+			put_back(&batch, line->qty);
+			look_for_line = true;
+		}
+		else if (!look_for_line)
+			look_for_line = true;
+		else if (found)
+			alloc_store_wait_slot(&batch);
+		else
 		{
 			require_known_sku(line->sku, known_sku);
 			alloc_event_out_of_stock(line);
 			return NULL;
 		}
-		if (!alloc_store_take(&batch, line->qty))
-		{
-			alloc_store_wait_slot(&batch);
-			continue;
-		}
-		event_id = alloc_store_next_event_id();
-		if (alloc_store_insert_line(line, batch.plan.batch_id, event_id))
-		{
-			alloc_event_allocated(event_id, line, batch.ref);
-			return batch.ref;
-		}
-		put_back(&batch, line->qty);
 	}
-	return allocated_before(line, &there);
 }
 
 static void

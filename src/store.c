@@ -20,10 +20,9 @@
  *	 has written a slot of that batch, so a line whose batch's slot was not
  *	 written since the last look has not moved either.
  *
- * Of two identical calls one inserts the key.  The other mostly sees it coming
- * before it has taken anything, and waits; if both insert at the same time,
- * the unique index tells the second, which gives back what it has taken and
- * starts over.
+ * Of two identical calls one inserts the key.  The unique index tells the
+ * other one, without an error, which gives back what it has taken, starts
+ * over, and waits for the outcome.
  *
  * Who meets a row that has changed since the last look looks again and
  * starts over; under REPEATABLE READ and SERIALIZABLE that is error 40001.
