@@ -9,17 +9,9 @@
  * NULL constraints, WAL, row locks, predicate locks, AFTER ROW triggers
  * (foreign keys are such).  Rules and BEFORE triggers are not looked at.
  *
- * Memory: each table has a context "alloc table" below CacheMemoryContext
- * with all that is worth keeping from one command to the next: the compiled
- * CHECK expressions (in the EState), the IndexInfos, the slots.  A relcache
- * invalidation marks it stale, and it is made anew when the table is opened
- * next.  What a scan or a write needs beside is in the caller's context or
- * in the EState's per-tuple context, reset after each write.
- *
- * Locks: RowExclusiveLock on tables and indexes, kept to the end of the
- * transaction as usual.  A relcache entry is held only from the first use in
- * a command to alloc_table_close(); after an error the resource owner has
- * released it, and alloc_table_forget() drops what pointed to it.
+ * Memory: what a scan or a write needs is in the caller's context or in the
+ * EState's per-tuple context, reset after each write; what is kept from one
+ * command to the next, and how long, says table_cache.c.
  *
  *-------------------------------------------------------------------------
  */
@@ -27,12 +19,7 @@
 
 #include "access/heapam.h"
 #include "access/htup_details.h"
-#include "access/sysattr.h"
-#include "access/table.h"
 #include "access/xact.h"
-#include "catalog/index.h"
-#include "catalog/namespace.h"
-#include "catalog/pg_collation.h"
 #include "commands/sequence.h"
 #include "commands/trigger.h"
 #include "compat.h"
@@ -43,26 +30,12 @@
 #include "storage/procarray.h"
 #include "table.h"
 #include "utils/fmgroids.h"
-#include "utils/inval.h"
-#include "utils/lsyscache.h"
-#include "utils/memutils.h"
 #include "utils/rel.h"
-#include "utils/relcache.h"
 #include "utils/snapmgr.h"
 
 /* Bytes left on a page with busy rows at which it is pruned. */
 #define PRUNE_BELOW (BLCKSZ / 8)
 
-static AllocTable *all_tables;
-static int	nall_tables;
-
-static void table_invalidated(Datum arg, Oid relid);
-static void open_table(AllocTable *table);
-static void build_cache(AllocTable *table);
-static RangeTblEntry *make_range_table_entry(AllocTable *table);
-static void build_index_cache(AllocTable *table);
-static Relation open_index(AllocTable *table, int at);
-static void open_all_indexes(AllocTable *table);
 static bool next_unpruned(AllocTable *table, IndexScanDesc scan,
 						  ScanDirection direction);
 static void insert_heap_tuple(AllocTable *table);
@@ -73,70 +46,13 @@ static void begin_triggers(AllocTable *table);
 static void end_triggers(AllocTable *table);
 
 /*
- * alloc_table_init
- *		Tells which tables there are.  Once per backend.
- */
-void
-alloc_table_init(AllocTable *tables, int ntables)
-{
-	all_tables = tables;
-	nall_tables = ntables;
-	CacheRegisterRelcacheCallback(table_invalidated, (Datum) 0);
-}
-
-/*
- * alloc_table_close
- *		Ends a command's use of a table.  Locks stay.
- */
-void
-alloc_table_close(AllocTable *table)
-{
-	ResultRelInfo *rri = table->rri;
-
-	if (table->rel == NULL)
-		return;
-
-	alloc_table_leave_queue(table);
-	ExecClearTuple(table->found);
-	ExecClearTuple(table->row);
-	for (int i = 0; i < rri->ri_NumIndices; i++)
-	{
-		Relation	index = rri->ri_IndexRelationDescs[i];
-
-		if (index == NULL)
-			continue;
-		alloc_index_insert_cleanup(index, rri->ri_IndexRelationInfo[i]);
-		index_close(index, NoLock);
-		rri->ri_IndexRelationDescs[i] = NULL;
-	}
-	table_close(table->rel, NoLock);
-	table->rel = NULL;
-	rri->ri_RelationDesc = NULL;
-}
-
-/*
- * alloc_table_forget
- *		After an error: drops all that is cached, without touching relations
- *		and buffers, which the resource owner has released already.
- */
-void
-alloc_table_forget(AllocTable *table)
-{
-	table->rel = NULL;
-	table->in_queue = false;
-	if (table->cxt != NULL)
-		MemoryContextDelete(table->cxt);
-	table->cxt = NULL;
-}
-
-/*
  * alloc_table_nextval
  *		The next number of the table's sequence.
  */
 int64
 alloc_table_nextval(AllocTable *table)
 {
-	open_table(table);
+	alloc_table_open(table);
 	return nextval_internal(table->sequence_id, false);
 }
 
@@ -148,7 +64,7 @@ alloc_table_nextval(AllocTable *table)
 TupleTableSlot *
 alloc_table_row(AllocTable *table)
 {
-	open_table(table);
+	alloc_table_open(table);
 	return table->row;
 }
 
@@ -182,9 +98,9 @@ alloc_table_scan(AllocTable *table, int index, Snapshot snapshot,
 {
 	IndexScanDesc scan;
 
-	open_table(table);
+	alloc_table_open(table);
 	scan = alloc_index_beginscan(table->rel,
-								 open_index(table, table->index_at[index]),
+								 alloc_table_open_index(table, table->index_at[index]),
 								 snapshot, nkeys);
 	index_rescan(scan, keys, nkeys, NULL, 0);
 	return scan;
@@ -317,7 +233,7 @@ alloc_table_update(AllocTable *table, ItemPointer tid)
 	AllocUpdateIndexes indexes;
 	TM_Result	result;
 
-	open_table(table);
+	alloc_table_open(table);
 	ExecStoreVirtualTuple(table->row);
 	if (table->rel->rd_att->constr)
 		ExecConstraints(table->rri, table->row, table->estate);
@@ -345,7 +261,7 @@ alloc_table_delete(AllocTable *table, ItemPointer tid)
 	TM_FailureData failure;
 	TM_Result	result;
 
-	open_table(table);
+	alloc_table_open(table);
 	result = table_tuple_delete(table->rel, tid, GetCurrentCommandId(true),
 								GetActiveSnapshot(), InvalidSnapshot,
 								true, &failure, false);
@@ -396,7 +312,7 @@ void
 alloc_table_wait(AllocTable *table, const ItemPointerData *tid,
 				 TransactionId xid)
 {
-	open_table(table);
+	alloc_table_open(table);
 	alloc_table_leave_queue(table);
 	table->queue = *tid;
 	LockTuple(table->rel, &table->queue, ExclusiveLock);
@@ -432,7 +348,7 @@ alloc_table_lock(AllocTable *table, ItemPointer tid)
 	TM_Result	result;
 	uint8		flags = TUPLE_LOCK_FLAG_LOCK_UPDATE_IN_PROGRESS;
 
-	open_table(table);
+	alloc_table_open(table);
 	if (!IsolationUsesXactSnapshot())
 		flags |= TUPLE_LOCK_FLAG_FIND_LAST_VERSION;
 	ExecClearTuple(table->found);
@@ -442,179 +358,6 @@ alloc_table_lock(AllocTable *table, ItemPointer tid)
 							  &failure);
 	ExecClearTuple(table->found);
 	return result;
-}
-
-/*
- * Relcache callback: the definition of relation relid, or of every one when
- * it is invalid, may have changed.
- */
-static void
-table_invalidated(Datum arg, Oid relid)
-{
-	for (int i = 0; i < nall_tables; i++)
-	{
-		AllocTable *table = &all_tables[i];
-		bool		concerned = !OidIsValid(relid) || relid == table->relid;
-
-		if (table->cxt == NULL || table->stale)
-			continue;
-		for (int j = 0; !concerned && j < table->rri->ri_NumIndices; j++)
-			concerned = relid == table->index_ids[j];
-		table->stale = concerned;
-	}
-}
-
-/*
- * Opens a table for the rest of the command, if it is not open.
- *
- * Taking the lock may tell of a change to the table, and even of its end
- * (DROP EXTENSION, and then CREATE EXTENSION), so what is cached is looked at
- * after that.
- */
-static void
-open_table(AllocTable *table)
-{
-	while (table->rel == NULL)
-	{
-		Relation	rel;
-
-		if (table->cxt == NULL || table->stale)
-			build_cache(table);
-		rel = try_table_open(table->relid, RowExclusiveLock);
-		if (rel == NULL)
-			table->stale = true;
-		else if (table->stale)
-			table_close(rel, RowExclusiveLock);
-		else
-		{
-			table->rel = rel;
-			table->rri->ri_RelationDesc = rel;
-		}
-	}
-}
-
-/*
- * Makes all that is kept of a table from one command to the next.
- */
-static void
-build_cache(AllocTable *table)
-{
-	MemoryContext oldcxt;
-	Oid			nsp = get_namespace_oid("alloc", true);
-	Bitmapset  *columns = NULL;
-	TupleDesc	desc;
-
-	alloc_table_forget(table);
-	table->relid = get_relname_relid(table->name, nsp);
-	if (!OidIsValid(table->relid))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("table \"alloc.%s\" does not exist", table->name),
-				 errhint("Install the extension with CREATE EXTENSION alloc.")));
-	if (table->sequence)
-		table->sequence_id = get_relname_relid(table->sequence, nsp);
-
-	table->rel = table_open(table->relid, RowExclusiveLock);
-	if (RelationGetNumberOfAttributes(table->rel) != table->ncolumns)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("table \"alloc.%s\" does not have the columns that it was created with",
-						table->name),
-				 errhint("Keep columns of your own in tables of your own.")));
-	table->cxt = AllocSetContextCreate(CacheMemoryContext, "alloc table",
-									   ALLOCSET_SMALL_SIZES);
-	table->stale = false;
-	oldcxt = MemoryContextSwitchTo(table->cxt);
-	desc = CreateTupleDescCopy(RelationGetDescr(table->rel));
-	table->estate = CreateExecutorState();
-	MemoryContextSetParent(table->estate->es_query_cxt, table->cxt);
-	/* Our updates set all columns: triggers may be for some of them only. */
-	for (int i = 1; i <= table->ncolumns; i++)
-		columns = bms_add_member(columns,
-								 i - FirstLowInvalidHeapAttributeNumber);
-	alloc_init_range_table(table->estate, make_range_table_entry(table),
-						   columns);
-	table->rri = makeNode(ResultRelInfo);
-	InitResultRelInfo(table->rri, table->rel, 1, NULL, 0);
-	/* where the trigger manager looks for it */
-	table->estate->es_opened_result_relations = list_make1(table->rri);
-	table->row = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
-	table->found = MakeSingleTupleTableSlot(desc,
-											table_slot_callbacks(table->rel));
-	build_index_cache(table);
-	MemoryContextSwitchTo(oldcxt);
-	alloc_table_close(table);
-}
-
-/*
- * The table in the range table of its EState.
- */
-static RangeTblEntry *
-make_range_table_entry(AllocTable *table)
-{
-	RangeTblEntry *rte = makeNode(RangeTblEntry);
-
-	rte->rtekind = RTE_RELATION;
-	rte->relid = table->relid;
-	rte->relkind = RELKIND_RELATION;
-	rte->rellockmode = RowExclusiveLock;
-	return rte;
-}
-
-/*
- * The part of it about the table's indexes, in the current memory context.
- */
-static void
-build_index_cache(AllocTable *table)
-{
-	ResultRelInfo *rri = table->rri;
-	List	   *ids = RelationGetIndexList(table->rel);
-	int			n = list_length(ids);
-
-	table->index_ids = palloc_array(Oid, n + 1);
-	rri->ri_IndexRelationDescs = palloc0_array(Relation, n + 1);
-	rri->ri_IndexRelationInfo = palloc0_array(IndexInfo *, n + 1);
-	rri->ri_NumIndices = n;
-	for (int i = 0; i < n; i++)
-	{
-		table->index_ids[i] = list_nth_oid(ids, i);
-		rri->ri_IndexRelationInfo[i] = BuildIndexInfo(open_index(table, i));
-	}
-	for (int j = 0; j < ALLOC_MAX_NAMED_INDEXES; j++)
-	{
-		table->index_at[j] = -1;
-		for (int i = 0; table->index_names[j] && i < n; i++)
-			if (strcmp(RelationGetRelationName(rri->ri_IndexRelationDescs[i]),
-					   table->index_names[j]) == 0)
-				table->index_at[j] = i;
-		if (table->index_names[j] && table->index_at[j] < 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_OBJECT),
-					 errmsg("index \"alloc.%s\" does not exist",
-							table->index_names[j]),
-					 errhint("An index of the extension was dropped or renamed; restore it.")));
-	}
-}
-
-/*
- * The index at a position in index_ids, opened if it is not.
- */
-static Relation
-open_index(AllocTable *table, int at)
-{
-	Relation   *index = &table->rri->ri_IndexRelationDescs[at];
-
-	if (*index == NULL)
-		*index = index_open(table->index_ids[at], RowExclusiveLock);
-	return *index;
-}
-
-static void
-open_all_indexes(AllocTable *table)
-{
-	open_table(table);
-	for (int i = 0; i < table->rri->ri_NumIndices; i++)
-		(void) open_index(table, i);
 }
 
 /*
@@ -669,7 +412,7 @@ next_unpruned(AllocTable *table, IndexScanDesc scan, ScanDirection direction)
 static void
 insert_heap_tuple(AllocTable *table)
 {
-	open_all_indexes(table);
+	alloc_table_open_all_indexes(table);
 	ExecStoreVirtualTuple(table->row);
 	if (table->rel->rd_att->constr)
 		ExecConstraints(table->rri, table->row, table->estate);
@@ -702,7 +445,7 @@ finish_update(AllocTable *table, ItemPointer old_tid,
 
 	if (alloc_update_needs_indexes(indexes))
 	{
-		open_all_indexes(table);
+		alloc_table_open_all_indexes(table);
 		recheck = alloc_update_index_tuples(table->rri, table->row,
 											table->estate, indexes);
 	}

@@ -49,6 +49,9 @@ typedef struct AllocTable
 } AllocTable;
 
 extern void alloc_table_init(AllocTable *tables, int ntables);
+extern void alloc_table_open(AllocTable *table);
+extern Relation alloc_table_open_index(AllocTable *table, int at);
+extern void alloc_table_open_all_indexes(AllocTable *table);
 extern void alloc_table_close(AllocTable *table);
 extern void alloc_table_forget(AllocTable *table);
 extern int64 alloc_table_nextval(AllocTable *table);
