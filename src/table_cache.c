@@ -267,4 +267,3 @@ alloc_table_open_all_indexes(AllocTable *table)
 	for (int i = 0; i < table->rri->ri_NumIndices; i++)
 		(void) alloc_table_open_index(table, i);
 }
-
