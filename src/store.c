@@ -273,7 +273,17 @@ alloc_store_settle_key(AllocTable *table, int index, ScanKey keys, int nkeys)
 			alloc_table_find(table, index, keys, nkeys))
 			return true;
 		if (!alloc_table_probe(table, index, keys, nkeys, &busy))
-			return false;
+		{
+			/*
+			 * A row that moves while a probe is under way may be missed: its
+			 * old version is dead by then, and the index entry of the new one
+			 * came too late.  A snapshot does not miss it.
+			 */
+			alloc_store_look();
+			if (!alloc_table_find(table, index, keys, nkeys))
+				return false;
+			continue;
+		}
 		if (!TransactionIdIsValid(busy))
 		{
 			if (IsolationUsesXactSnapshot())
