@@ -41,21 +41,35 @@ COMMENT ON TABLE alloc.batch IS
 -- of a row fits beside it (heap-only tuple) without an index entry.  There is
 -- no foreign key to batch: its trigger would cost on each update of the hot
 -- path.
+--
+-- A batch has one slot, number 0, and more while many want it; then spread is
+-- set in all of them.  exhausted says that nothing is available: it takes the
+-- slot out of slot_preference, which available itself could not do without an
+-- index entry at each change.
+--
+-- newest and merged are where the list of the batch's lines begins: the ids
+-- of the events that allocated the newest line from this slot, and from those
+-- that were merged into it.
 CREATE TABLE alloc.slot (
 	batch_id  bigint NOT NULL,
 	available bigint NOT NULL
 		CONSTRAINT slot_available_not_negative CHECK (available >= 0),
 	shipped   bigint NOT NULL DEFAULT 0
 		CONSTRAINT slot_shipped_not_negative CHECK (shipped >= 0),
-	slot      integer NOT NULL DEFAULT 0,
+	newest    bigint,
 	eta       date,
+	slot      smallint NOT NULL DEFAULT 0,
+	spread    boolean NOT NULL DEFAULT false,
+	exhausted boolean GENERATED ALWAYS AS (available = 0) STORED,
 	ref       text NOT NULL,
 	sku       text NOT NULL,
+	merged    bigint[],
 	CONSTRAINT slot_pkey PRIMARY KEY (batch_id, slot)
 ) USING heap WITH (fillfactor = 50);
 -- The order in which allocate() looks at the stock of a sku.
 CREATE INDEX slot_preference
-	ON alloc.slot (sku text_pattern_ops, eta NULLS FIRST, batch_id, slot);
+	ON alloc.slot (sku text_pattern_ops, eta NULLS FIRST, batch_id, slot)
+	WHERE NOT exhausted;
 COMMENT ON TABLE alloc.slot IS
 	'the available stock of a batch, in one or more rows; the last line of defence against overselling is its CHECK';
 
@@ -71,24 +85,29 @@ CREATE TABLE alloc.allocation (
 CREATE UNIQUE INDEX allocation_line
 	ON alloc.allocation (orderid text_pattern_ops, sku text_pattern_ops);
 ALTER TABLE alloc.allocation REPLICA IDENTITY USING INDEX allocation_line;
--- Lines of a batch by age: the newest leave first when the batch shrinks.
-CREATE INDEX allocation_batch ON alloc.allocation (batch_id, event_id);
 COMMENT ON TABLE alloc.allocation IS
 	'order lines that a batch serves; event_id is the event that allocated them, expires_at is NULL for all but holds';
 
 -- The log.  It repeats keys and quantities as they were, so that it can be
 -- read without any other table.
+--
+-- The events that allocated the lines of a batch form a list, newest first,
+-- that begins in its slots: previous is the one before, merged are those where
+-- the lists of other slots go on.  So the newest lines of a batch are found
+-- without an index on them, which each allocate() would have to feed.
 CREATE TABLE alloc.event (
 	event_id bigint NOT NULL,
 	at       timestamptz NOT NULL,
 	qty      bigint,
 	old_qty  bigint,
+	previous bigint,
 	eta      date,
 	old_eta  date,
 	type     text NOT NULL,
 	sku      text NOT NULL,
 	orderid  text,
 	batchref text,
+	merged   bigint[],
 	CONSTRAINT event_pkey PRIMARY KEY (event_id)
 ) USING heap;
 COMMENT ON TABLE alloc.event IS

@@ -35,6 +35,14 @@ _PG_init(void)
 							 PGC_SUSET,
 							 0,
 							 NULL, NULL, NULL);
+	DefineCustomIntVariable("alloc.max_slots",
+							"The number of rows over which the stock of a batch may be spread.",
+							"As many clients can take from the batch at the same time.",
+							&alloc_max_slots,
+							128, 1, 1024,
+							PGC_SUSET,
+							0,
+							NULL, NULL, NULL);
 	MarkGUCPrefixReserved("alloc");
 	alloc_store_init();
 	alloc_event_init();

@@ -83,6 +83,17 @@ alloc_arg_qty(FunctionCallInfo fcinfo, int n, int64 least)
 }
 
 /*
+ * alloc_same_key
+ *		Are two keys the same bytes?
+ */
+bool
+alloc_same_key(const text *a, const text *b)
+{
+	return VARSIZE_ANY_EXHDR(a) == VARSIZE_ANY_EXHDR(b) &&
+		memcmp(VARDATA_ANY(a), VARDATA_ANY(b), VARSIZE_ANY_EXHDR(a)) == 0;
+}
+
+/*
  * alloc_show
  *		A key as a message shows it: whole, or its beginning and "...".
  */

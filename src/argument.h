@@ -15,6 +15,7 @@
 extern text *alloc_arg_key(FunctionCallInfo fcinfo, int n, const char *name);
 extern int64 alloc_arg_qty(FunctionCallInfo fcinfo, int n, int64 least);
 
+extern bool alloc_same_key(const text *a, const text *b);
 extern const char *alloc_show(const text *key);
 extern const char *alloc_show_date(DateADT date);
 

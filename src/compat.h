@@ -89,6 +89,8 @@ alloc_init_range_table(EState *estate, RangeTblEntry *rte, Bitmapset *updated)
 #ifndef palloc_array
 #define palloc_array(type, count) ((type *) palloc(sizeof(type) * (count)))
 #define palloc0_array(type, count) ((type *) palloc0(sizeof(type) * (count)))
+#define repalloc_array(pointer, type, count) \
+	((type *) repalloc(pointer, sizeof(type) * (count)))
 #endif
 
 #endif							/* ALLOC_COMPAT_H */

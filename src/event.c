@@ -97,16 +97,17 @@ alloc_event_quantity_changed(const AllocBatchRow *batch, int64 qty)
 
 /*
  * alloc_event_allocated, alloc_event_deallocated, alloc_event_out_of_stock
- *		A batch serves a line, whose row has the event's id already; no longer
- *		serves it; no batch can.
+ *		A batch, with its lines before, serves a line, whose row has the event's
+ *		id already; no longer serves it; no batch can.
  */
 void
 alloc_event_allocated(int64 event_id, const AllocLine *line,
-					  const text *batchref)
+					  const text *batchref, const AllocChain *before)
 {
 	AllocEventRow event = new_line_event("allocated", line, batchref);
 
 	event.event_id = event_id;
+	event.before = *before;
 	append_event(&event);
 }
 

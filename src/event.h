@@ -26,7 +26,8 @@ extern void alloc_event_init(void);
 extern void alloc_event_batch_created(const AllocBatchRow *batch);
 extern void alloc_event_quantity_changed(const AllocBatchRow *batch, int64 qty);
 extern void alloc_event_allocated(int64 event_id, const AllocLine *line,
-								  const text *batchref);
+								  const text *batchref,
+								  const AllocChain *before);
 extern void alloc_event_deallocated(const AllocLine *line,
 									const text *batchref);
 extern void alloc_event_out_of_stock(const AllocLine *line);

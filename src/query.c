@@ -30,7 +30,7 @@ Datum
 alloc_event_payload(PG_FUNCTION_ARGS)
 {
 	HeapTupleHeader row = PG_GETARG_HEAPTUPLEHEADER(0);
-	AllocEventRow event;
+	AllocEventRow event = {0};
 	StringInfoData json;
 
 	event.event_id = DatumGetInt64(get_required(row, "event_id"));

@@ -3,22 +3,23 @@
  * store.c
  *	  The repository: products, batches, slots, lines and events as rows.
  *
- * This file and its parts, store_line.c and store_batch.c, are the only ones
- * that know the tables of sql/10_tables.sql; products and the log are here.
- * Commands call it between alloc_store_begin() and alloc_store_end(); reads
- * see the state of the last alloc_store_look(), which in READ COMMITTED is a
- * new snapshot and in the stricter levels the transaction's own.
+ * This file and its parts, store_line.c, store_batch.c and store_slot.c, are
+ * the only ones that know the tables of sql/10_tables.sql; products and the
+ * log are here.  Commands call it between alloc_store_begin() and
+ * alloc_store_end(); reads see the state of the last alloc_store_look(), which
+ * in READ COMMITTED is a new snapshot and in the stricter levels the
+ * transaction's own.
  *
  * Locks, and why single calls never deadlock with each other:
  *
- * - A product's row is locked by commands that change its batches: add_batch
- *	 and change_batch_quantity of one sku take turns.
- * - Slots come next, in order of preference of their batches.  allocate() and
- *	 deallocate() take one slot, and have nothing of the sku, not even a row
- *	 lock, when they wait for it.
- * - Lines come last.  A line leaves a batch only by the hand of somebody who
- *	 has written a slot of that batch, so a line whose batch's slot was not
- *	 written since the last look has not moved either.
+ * - A product's row is locked by commands that change its batches (add_batch
+ *	 and change_batch_quantity of one sku take turns) and by whoever needs more
+ *	 than one slot of the sku and waits for them.
+ * - Slots come next.  allocate() and deallocate() take one slot, and have
+ *	 nothing of the sku, not even a row lock, when they wait for it.
+ * - Lines come last.  While all slots of a sku are locked, no line of it comes
+ *	 or goes.
+ * - Who needs several skus takes them in the order of their bytes.
  *
  * Of two identical calls one inserts the key.  The unique index tells the
  * other one, without an error, which gives back what it has taken, starts
@@ -38,6 +39,7 @@
 #include "storage/lmgr.h"
 #include "store_private.h"
 #include "utils/builtins.h"
+#include "utils/date.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -62,12 +64,13 @@ AllocTable alloc_tables[NTABLES] = {
 	[ALLOCATION] = {
 		.name = "allocation",
 		.ncolumns = LINE_NCOLUMNS,
-		.index_names = {"allocation_line", "allocation_batch"}
+		.index_names = {"allocation_line"}
 	},
 	[EVENT] = {
 		.name = "event",
 		.sequence = "event_id_seq",
-		.ncolumns = EVENT_NCOLUMNS
+		.ncolumns = EVENT_NCOLUMNS,
+		.index_names = {"event_pkey"}
 	}
 };
 
@@ -172,22 +175,32 @@ at_subxact_end(SubXactEvent event, SubTransactionId my_subid,
 /* ---- products ---- */
 
 /*
- * alloc_store_lock_product
- *		Locks a product, waiting for whoever has it.  To be followed by a
- *		look.  False: there is no such product.
+ * alloc_store_product_exists
+ */
+bool
+alloc_store_product_exists(const text *sku)
+{
+	ScanKeyData key;
+
+	alloc_key_text(&key, 1, sku);
+	return alloc_table_find(&alloc_tables[PRODUCT], PRODUCT_SKU, &key, 1);
+}
+
+/*
+ * alloc_store_renew_product
+ *		Locks a product to change its batches, waiting for whoever has it.  To
+ *		be followed by a look.  False: there is no such product.
  *
  * The lock is a new version of the row, not a mark on the old one: what the
  * batches of a sku add up to is decided under it, and a transaction whose
  * snapshot is older must not decide again on what it sees.
  */
 bool
-alloc_store_lock_product(const text *sku)
+alloc_store_renew_product(const text *sku)
 {
 	AllocTable *table = &alloc_tables[PRODUCT];
-	ScanKeyData key;
 
-	alloc_key_text(&key, 1, sku);
-	while (alloc_table_find(table, PRODUCT_SKU, &key, 1))
+	while (alloc_store_product_exists(sku))
 	{
 		ItemPointerData tid = table->found->tts_tid;
 
@@ -197,6 +210,26 @@ alloc_store_lock_product(const text *sku)
 		alloc_store_look();
 	}
 	return false;
+}
+
+/*
+ * alloc_store_lock_product
+ *		Locks a product, which exists, to take from several of its slots.  To
+ *		be followed by a look.
+ */
+void
+alloc_store_lock_product(const text *sku)
+{
+	AllocTable *table = &alloc_tables[PRODUCT];
+
+	while (alloc_store_product_exists(sku))
+	{
+		ItemPointerData tid = table->found->tts_tid;
+
+		if (alloc_store_is_unchanged(alloc_table_lock(table, &tid)))
+			return;
+		alloc_store_look();
+	}
 }
 
 /*
@@ -246,6 +279,7 @@ alloc_store_insert_event(const AllocEventRow *event)
 	alloc_row_set_text(row, EVENT_C_SKU, event->sku);
 	alloc_row_set_text(row, EVENT_C_ORDERID, event->orderid);
 	alloc_row_set_text(row, EVENT_C_BATCHREF, event->batchref);
+	alloc_row_set_chain(row, EVENT_C_PREVIOUS, EVENT_C_MERGED, &event->before);
 	alloc_table_insert(&alloc_tables[EVENT]);
 	pfree(type);
 }
@@ -358,6 +392,56 @@ alloc_row_set_nullable(TupleTableSlot *row, int column, NullableDatum value)
 		alloc_row_set_null(row, column);
 	else
 		alloc_row_set(row, column, value.value);
+}
+
+/*
+ * The day of arrival of a batch.
+ */
+void
+alloc_row_set_eta(TupleTableSlot *row, int column, const AllocPlanBatch *plan)
+{
+	if (plan->in_stock)
+		alloc_row_set_null(row, column);
+	else
+		alloc_row_set(row, column, DateADTGetDatum(plan->eta));
+}
+
+void
+alloc_row_get_eta(const AllocTable *table, int column, AllocPlanBatch *plan)
+{
+	plan->in_stock = table->found->tts_isnull[column];
+	plan->eta = plan->in_stock ? 0 :
+		DatumGetDateADT(alloc_row_get(table, column));
+}
+
+/*
+ * Where a list of lines goes on.
+ */
+void
+alloc_row_set_chain(TupleTableSlot *row, int newest, int merged,
+					const AllocChain *chain)
+{
+	if (chain->newest == 0)
+		alloc_row_set_null(row, newest);
+	else
+		alloc_row_set(row, newest, Int64GetDatum(chain->newest));
+	if (chain->merged == NULL)
+		alloc_row_set_null(row, merged);
+	else
+		alloc_row_set(row, merged, PointerGetDatum(chain->merged));
+}
+
+AllocChain
+alloc_row_get_chain(const AllocTable *table, int newest, int merged)
+{
+	const TupleTableSlot *found = table->found;
+	AllocChain	chain = {0};
+
+	if (!found->tts_isnull[newest])
+		chain.newest = DatumGetInt64(found->tts_values[newest]);
+	if (!found->tts_isnull[merged])
+		chain.merged = DatumGetArrayTypePCopy(found->tts_values[merged]);
+	return chain;
 }
 
 /*

@@ -14,6 +14,7 @@
 #include "planner.h"
 #include "datatype/timestamp.h"
 #include "storage/itemptr.h"
+#include "utils/array.h"
 
 /* An order line, as the customer sent it. */
 typedef struct AllocLine
@@ -32,19 +33,61 @@ typedef struct AllocLineRow
 	ItemPointerData tid;
 } AllocLineRow;
 
-/* A batch with its slot, which has a copy of most of it. */
+/*
+ * Where the list of a batch's lines goes on: events that allocated lines, each
+ * with the rest of its own list behind it.
+ */
+typedef struct AllocChain
+{
+	int64		newest;			/* 0: none */
+	ArrayType  *merged;			/* of bigint, older than newest; or NULL */
+} AllocChain;
+
+/* A row of a batch's stock. */
+typedef struct AllocSlotRow
+{
+	int64		available;
+	int64		shipped;
+	AllocChain	lines;
+	ItemPointerData tid;
+	TransactionId busy;			/* who was at work on it, if anybody */
+	int16		number;
+	bool		spread;			/* the batch may have others */
+	bool		quiet;			/* nobody has written it for long */
+} AllocSlotRow;
+
+/*
+ * A batch.  Its slots, and what they add up to (plan.available, shipped), are
+ * there after alloc_store_read_slots() or alloc_store_lock_slots() only.
+ */
 typedef struct AllocBatchRow
 {
 	AllocPlanBatch plan;
 	text	   *ref;
 	text	   *sku;
-	int64		purchased;		/* not in the slot */
-	ItemPointerData tid;		/* neither */
+	int64		purchased;
 	int64		shipped;
-	ItemPointerData slot_tid;
-	TransactionId slot_busy;	/* who was at work on it, if anybody */
-	int32		slot;
+	ItemPointerData tid;
+	AllocSlotRow *slots;
+	size_t		nslots;
 } AllocBatchRow;
+
+/* How the best batch can serve. */
+typedef enum AllocOfferKind
+{
+	ALLOC_OFFER_NONE,			/* no batch has enough */
+	ALLOC_OFFER_FREE,			/* from the slot */
+	ALLOC_OFFER_BUSY,			/* from the slot, when it is free again */
+	ALLOC_OFFER_SCATTERED		/* from several slots */
+} AllocOfferKind;
+
+typedef struct AllocOffer
+{
+	AllocOfferKind kind;
+	AllocBatchRow batch;		/* plan but for available, ref, sku */
+	AllocSlotRow slot;
+	int			passed;			/* slots with enough that were busy */
+} AllocOffer;
 
 /* A row of the log; keys that do not apply are NULL. */
 typedef struct AllocEventRow
@@ -59,7 +102,11 @@ typedef struct AllocEventRow
 	NullableDatum old_qty;		/* bigint */
 	NullableDatum eta;			/* date */
 	NullableDatum old_eta;		/* date */
+	AllocChain	before;			/* the batch's lines so far */
 } AllocEventRow;
+
+/* Setting: the number of slots that a batch may have. */
+extern int	alloc_max_slots;
 
 extern void alloc_store_init(void);
 
@@ -74,28 +121,44 @@ extern bool alloc_store_insert_line(const AllocLine *line, int64 batch_id,
 									int64 event_id);
 extern void alloc_store_move_line(const AllocLineRow *row, int64 batch_id,
 								  int64 event_id);
-extern void alloc_store_delete_line(const AllocLineRow *row);
-extern size_t alloc_store_newest_lines(int64 batch_id, int64 deficit,
-									   AllocLineRow **rows);
+extern bool alloc_store_delete_line(const AllocLineRow *row);
+extern size_t alloc_store_newest_lines(const AllocBatchRow *batch,
+									   int64 deficit, AllocLineRow **rows,
+									   AllocChain *rest);
 
 extern bool alloc_store_find_batch(const text *ref, AllocBatchRow *batch);
 extern bool alloc_store_settle_ref(const text *ref, AllocBatchRow *batch);
 extern void alloc_store_get_batch(int64 batch_id, AllocBatchRow *batch);
-extern bool alloc_store_best_batch(const text *sku, int64 qty,
-								   AllocBatchRow *batch, bool *known_sku);
 extern size_t alloc_store_batches(const text *sku, AllocBatchRow **batches);
 extern bool alloc_store_insert_batch(const AllocBatchRow *batch);
 extern void alloc_store_set_purchased(const AllocBatchRow *batch,
 									  int64 purchased);
 
-extern bool alloc_store_take(const AllocBatchRow *batch, int64 qty);
-extern bool alloc_store_give(const AllocBatchRow *batch, int64 qty);
-extern void alloc_store_wait_slot(const AllocBatchRow *batch);
-extern void alloc_store_lock_slots(const AllocBatchRow *batch);
-extern void alloc_store_set_available(const AllocBatchRow *batch,
-									  int64 available);
+extern void alloc_store_best_offer(const text *sku, int64 least, int64 whole,
+								   AllocOffer *offer);
+extern void alloc_store_any_slot(const AllocBatchRow *batch,
+								 AllocSlotRow *slot);
+extern bool alloc_store_take(const AllocOffer *offer, int64 qty,
+							 int64 event_id);
+extern bool alloc_store_give(const AllocBatchRow *batch,
+							 const AllocSlotRow *slot, int64 qty);
+extern void alloc_store_undo(const AllocBatchRow *batch,
+							 const AllocSlotRow *slot);
+extern void alloc_store_wait_slot(const AllocSlotRow *slot);
+extern void alloc_store_gather(const text *sku, int64 qty);
+extern void alloc_store_spread(const AllocOffer *offer, int64 qty);
+extern void alloc_store_merge_quiet(const AllocOffer *offer);
 
-extern bool alloc_store_lock_product(const text *sku);
+extern void alloc_store_insert_slot(const AllocBatchRow *batch);
+extern void alloc_store_read_slots(AllocBatchRow *batch);
+extern void alloc_store_lock_slots(AllocBatchRow *batch);
+extern void alloc_store_save_slots(const AllocBatchRow *batch,
+								   const AllocChain *lines);
+extern AllocChain alloc_store_lines(const AllocBatchRow *batch);
+
+extern bool alloc_store_product_exists(const text *sku);
+extern bool alloc_store_renew_product(const text *sku);
+extern void alloc_store_lock_product(const text *sku);
 extern void alloc_store_create_product(const text *sku);
 
 extern int64 alloc_store_next_event_id(void);

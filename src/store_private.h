@@ -3,7 +3,7 @@
  * store_private.h
  *	  What the files of the repository share: the tables and their columns.
  *
- * For store.c, store_line.c and store_batch.c only.
+ * For store.c, store_line.c, store_batch.c and store_slot.c only.
  *
  *-------------------------------------------------------------------------
  */
@@ -27,7 +27,8 @@ enum
 	PRODUCT_SKU = 0,
 	BATCH_PKEY = 0, BATCH_REF, BATCH_PREFERENCE,
 	SLOT_PKEY = 0, SLOT_PREFERENCE,
-	ALLOCATION_LINE = 0, ALLOCATION_BATCH
+	ALLOCATION_LINE = 0,
+	EVENT_PKEY = 0
 };
 
 /* Columns, from 0 */
@@ -42,8 +43,9 @@ enum
 };
 enum
 {
-	SLOT_C_BATCH, SLOT_C_AVAILABLE, SLOT_C_SHIPPED, SLOT_C_SLOT, SLOT_C_ETA,
-	SLOT_C_REF, SLOT_C_SKU, SLOT_NCOLUMNS
+	SLOT_C_BATCH, SLOT_C_AVAILABLE, SLOT_C_SHIPPED, SLOT_C_NEWEST, SLOT_C_ETA,
+	SLOT_C_SLOT, SLOT_C_SPREAD, SLOT_C_EXHAUSTED, SLOT_C_REF, SLOT_C_SKU,
+	SLOT_C_MERGED, SLOT_NCOLUMNS
 };
 enum
 {
@@ -52,9 +54,9 @@ enum
 };
 enum
 {
-	EVENT_C_ID, EVENT_C_AT, EVENT_C_QTY, EVENT_C_OLD_QTY, EVENT_C_ETA,
-	EVENT_C_OLD_ETA, EVENT_C_TYPE, EVENT_C_SKU, EVENT_C_ORDERID,
-	EVENT_C_BATCHREF, EVENT_NCOLUMNS
+	EVENT_C_ID, EVENT_C_AT, EVENT_C_QTY, EVENT_C_OLD_QTY, EVENT_C_PREVIOUS,
+	EVENT_C_ETA, EVENT_C_OLD_ETA, EVENT_C_TYPE, EVENT_C_SKU, EVENT_C_ORDERID,
+	EVENT_C_BATCHREF, EVENT_C_MERGED, EVENT_NCOLUMNS
 };
 
 extern void alloc_store_require_unchanged(TM_Result result,
@@ -63,6 +65,14 @@ extern bool alloc_store_settle_key(AllocTable *table, int index,
 								   ScanKey keys, int nkeys);
 extern bool alloc_store_is_unchanged(TM_Result result);
 
+extern void alloc_row_set_chain(TupleTableSlot *row, int newest, int merged,
+								const AllocChain *chain);
+extern AllocChain alloc_row_get_chain(const AllocTable *table, int newest,
+									  int merged);
+extern void alloc_row_set_eta(TupleTableSlot *row, int column,
+							  const AllocPlanBatch *plan);
+extern void alloc_row_get_eta(const AllocTable *table, int column,
+							  AllocPlanBatch *plan);
 extern void alloc_row_set_null(TupleTableSlot *row, int column);
 extern void alloc_row_set(TupleTableSlot *row, int column, Datum value);
 extern void alloc_row_set_text(TupleTableSlot *row, int column,

@@ -27,7 +27,6 @@
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
-#include "storage/procarray.h"
 #include "table.h"
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
@@ -36,8 +35,12 @@
 /* Bytes left on a page with busy rows at which it is pruned. */
 #define PRUNE_BELOW (BLCKSZ / 8)
 
+/* Transactions after which a row that nobody wrote counts as quiet. */
+#define QUIET_AGE 4096
+
 static bool next_unpruned(AllocTable *table, IndexScanDesc scan,
 						  ScanDirection direction);
+static HeapTupleHeader found_header(const AllocTable *table);
 static void insert_heap_tuple(AllocTable *table);
 static void finish_insert(AllocTable *table, List *recheck);
 static void finish_update(AllocTable *table, ItemPointer old_tid,
@@ -69,14 +72,41 @@ alloc_table_row(AllocTable *table)
 }
 
 /*
- * alloc_key_int8, alloc_key_text
- *		A scan key: column attno of the index (from 1) is equal to value.
+ * alloc_key_int8, alloc_key_int2, alloc_key_date, alloc_key_null,
+ * alloc_key_text
+ *		A scan key: column attno of the index (from 1) is equal to value, is
+ *		on the side of it that the strategy says, or is NULL.
  */
 void
 alloc_key_int8(ScanKey key, AttrNumber attno, int64 value)
 {
 	ScanKeyInit(key, attno, BTEqualStrategyNumber, F_INT8EQ,
 				Int64GetDatum(value));
+}
+
+void
+alloc_key_int2(ScanKey key, AttrNumber attno, StrategyNumber strategy,
+			   int16 value)
+{
+	RegProcedure compare = strategy == BTEqualStrategyNumber ? F_INT2EQ :
+		strategy == BTLessStrategyNumber ? F_INT2LT : F_INT2GE;
+
+	ScanKeyInit(key, attno, strategy, compare, Int16GetDatum(value));
+}
+
+void
+alloc_key_date(ScanKey key, AttrNumber attno, DateADT value)
+{
+	ScanKeyInit(key, attno, BTEqualStrategyNumber, F_DATE_EQ,
+				DateADTGetDatum(value));
+}
+
+void
+alloc_key_null(ScanKey key, AttrNumber attno)
+{
+	ScanKeyEntryInitialize(key, SK_ISNULL | SK_SEARCHNULL, attno,
+						   InvalidStrategy, InvalidOid, InvalidOid,
+						   InvalidOid, (Datum) 0);
 }
 
 void
@@ -278,8 +308,9 @@ alloc_table_delete(AllocTable *table, ItemPointer tid)
 
 /*
  * alloc_table_found_busy
- *		The transaction that is at work on the row that a scan found, if it is
- *		another one; else an invalid one.
+ *		The transaction that was at work on the row that a scan found when the
+ *		active snapshot was taken, or came after it, if it is another one; else
+ *		an invalid one.
  *
  * A look at the tuple's header without a lock: the answer may be old when the
  * caller gets it.  It costs no WAL and no write, as a lock would.
@@ -287,7 +318,7 @@ alloc_table_delete(AllocTable *table, ItemPointer tid)
 TransactionId
 alloc_table_found_busy(const AllocTable *table)
 {
-	HeapTupleHeader header = ((HeapTupleTableSlot *) table->found)->tuple->t_data;
+	HeapTupleHeader header = found_header(table);
 	uint16		infomask = header->t_infomask;
 	TransactionId xmax = HeapTupleHeaderGetRawXmax(header);
 
@@ -295,9 +326,52 @@ alloc_table_found_busy(const AllocTable *table)
 	if ((infomask & (HEAP_XMAX_INVALID | HEAP_XMAX_IS_MULTI)) ||
 		!TransactionIdIsValid(xmax) ||
 		TransactionIdIsCurrentTransactionId(xmax) ||
-		!TransactionIdIsInProgress(xmax))
+		!XidInMVCCSnapshot(xmax, GetActiveSnapshot()))
 		return InvalidTransactionId;
 	return xmax;
+}
+
+/*
+ * alloc_table_found_quiet
+ *		Has nobody written the row that a scan found for many transactions?
+ */
+bool
+alloc_table_found_quiet(const AllocTable *table)
+{
+	TransactionId xmin = HeapTupleHeaderGetXmin(found_header(table));
+
+	return !TransactionIdIsNormal(xmin) ||
+		(int32) (GetActiveSnapshot()->xmax - xmin) > QUIET_AGE;
+}
+
+static HeapTupleHeader
+found_header(const AllocTable *table)
+{
+	return ((HeapTupleTableSlot *) table->found)->tuple->t_data;
+}
+
+/*
+ * alloc_table_scan_all, alloc_table_next_of_all
+ *		The rows that the keys (about columns of the table) select, without an
+ *		index and in no order.  To be ended by table_endscan().
+ */
+TableScanDesc
+alloc_table_scan_all(AllocTable *table, ScanKey keys, int nkeys)
+{
+	alloc_table_open(table);
+	return table_beginscan(table->rel, GetActiveSnapshot(), nkeys, keys);
+}
+
+bool
+alloc_table_next_of_all(AllocTable *table, TableScanDesc scan)
+{
+	bool		found;
+
+	CHECK_FOR_INTERRUPTS();
+	found = table_scan_getnextslot(scan, ForwardScanDirection, table->found);
+	if (found)
+		slot_getallattrs(table->found);
+	return found;
 }
 
 /*
@@ -358,6 +432,28 @@ alloc_table_lock(AllocTable *table, ItemPointer tid)
 							  &failure);
 	ExecClearTuple(table->found);
 	return result;
+}
+
+/*
+ * alloc_table_try_lock
+ *		Locks the row at tid, which the active snapshot sees, without waiting.
+ *
+ * False: somebody has it, or has changed it since.
+ */
+bool
+alloc_table_try_lock(AllocTable *table, ItemPointer tid)
+{
+	TM_FailureData failure;
+	TM_Result	result;
+
+	alloc_table_open(table);
+	ExecClearTuple(table->found);
+	result = table_tuple_lock(table->rel, tid, GetActiveSnapshot(),
+							  table->found, GetCurrentCommandId(false),
+							  LockTupleNoKeyExclusive, LockWaitSkip, 0,
+							  &failure);
+	ExecClearTuple(table->found);
+	return result == TM_Ok;
 }
 
 /*

@@ -16,6 +16,7 @@
 #include "access/skey.h"
 #include "access/tableam.h"
 #include "nodes/execnodes.h"
+#include "utils/date.h"
 
 #define ALLOC_MAX_NAMED_INDEXES 3
 
@@ -57,6 +58,10 @@ extern void alloc_table_forget(AllocTable *table);
 extern int64 alloc_table_nextval(AllocTable *table);
 
 extern void alloc_key_int8(ScanKey key, AttrNumber attno, int64 value);
+extern void alloc_key_int2(ScanKey key, AttrNumber attno,
+						   StrategyNumber strategy, int16 value);
+extern void alloc_key_date(ScanKey key, AttrNumber attno, DateADT value);
+extern void alloc_key_null(ScanKey key, AttrNumber attno);
 extern void alloc_key_text(ScanKey key, AttrNumber attno, const text *value);
 extern IndexScanDesc alloc_table_scan(AllocTable *table, int index,
 									  Snapshot snapshot, ScanKey keys,
@@ -68,6 +73,10 @@ extern bool alloc_table_find(AllocTable *table, int index, ScanKey keys,
 extern bool alloc_table_probe(AllocTable *table, int index, ScanKey keys,
 							  int nkeys, TransactionId *busy);
 extern TransactionId alloc_table_found_busy(const AllocTable *table);
+extern bool alloc_table_found_quiet(const AllocTable *table);
+extern TableScanDesc alloc_table_scan_all(AllocTable *table, ScanKey keys,
+										  int nkeys);
+extern bool alloc_table_next_of_all(AllocTable *table, TableScanDesc scan);
 
 extern TupleTableSlot *alloc_table_row(AllocTable *table);
 extern void alloc_table_insert(AllocTable *table);
@@ -78,5 +87,6 @@ extern void alloc_table_wait(AllocTable *table, const ItemPointerData *tid,
 							 TransactionId xid);
 extern void alloc_table_leave_queue(AllocTable *table);
 extern TM_Result alloc_table_lock(AllocTable *table, ItemPointer tid);
+extern bool alloc_table_try_lock(AllocTable *table, ItemPointer tid);
 
 #endif							/* ALLOC_TABLE_H */

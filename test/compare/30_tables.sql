@@ -33,8 +33,9 @@ LANGUAGE sql STABLE AS $$
 			'SELECT row_number() OVER (ORDER BY batch_id), purchased, eta, ref, sku
 			   FROM %1$I.batch'
 		WHEN 'slot' THEN
-			'SELECT b.ref, s.slot, s.available, s.shipped, s.ref, s.sku, s.eta
-			   FROM %1$I.slot s LEFT JOIN %1$I.batch b USING (batch_id)'
+			'SELECT b.ref, sum(s.available), sum(s.shipped), s.ref, s.sku, s.eta
+			   FROM %1$I.slot s LEFT JOIN %1$I.batch b USING (batch_id)
+			  GROUP BY b.ref, s.ref, s.sku, s.eta'
 		WHEN 'allocation' THEN
 			'SELECT a.orderid, a.sku, a.qty, b.ref, a.expires_at, e.number
 			   FROM %1$I.allocation a

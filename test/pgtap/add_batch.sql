@@ -17,7 +17,7 @@ SELECT results_eq('SELECT sku FROM alloc.product', ARRAY['lamp'],
 SELECT results_eq('SELECT news()', ARRAY['batch_created lamp 30 ship eta 2011-01-02'],
 	'records batch_created with its eta');
 SELECT results_eq('SELECT slot, available, shipped FROM alloc.slot',
-	'VALUES (0, 30::bigint, 0::bigint)', 'it has one slot');
+	'VALUES (0::smallint, 30::bigint, 0::bigint)', 'it has one slot');
 
 SELECT mark();
 SELECT is(alloc.add_batch('store', 'lamp', 7), 'store', 'eta may be left out');

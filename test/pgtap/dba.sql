@@ -26,7 +26,7 @@ SELECT throws_ok(command, state, NULL, what)
 	($$INSERT INTO alloc.product VALUES ('s')$$, '23505', 'a sku is there once'),
 	($$INSERT INTO alloc.batch SELECT 999, 1, NULL, 'b', 's'$$, '23505', 'a ref is there once'),
 	($$INSERT INTO alloc.allocation SELECT * FROM alloc.allocation$$, '23505', 'a line is there once'),
-	($$INSERT INTO alloc.slot SELECT * FROM alloc.slot$$, '23505', 'a slot is there once'),
+	($$INSERT INTO alloc.slot (batch_id, available, slot, ref, sku) SELECT batch_id, available, slot, ref, sku FROM alloc.slot$$, '23505', 'a slot is there once'),
 	($$INSERT INTO alloc.event SELECT * FROM alloc.event$$, '23505', 'an event is there once'),
 	($$DELETE FROM alloc.product$$, '23503', 'a product with batches cannot be deleted')
   ) AS direct (command, state, what);
@@ -200,11 +200,11 @@ REINDEX SCHEMA alloc;
 SELECT works('REINDEX');
 VACUUM FULL alloc.slot, alloc.allocation, alloc.event, alloc.batch, alloc.product;
 SELECT works('VACUUM FULL');
-CLUSTER alloc.allocation USING allocation_batch;
+CLUSTER alloc.allocation USING allocation_line;
 SELECT works('CLUSTER');
 ALTER TABLE alloc.slot SET (fillfactor = 70);
 SELECT works('a change of fillfactor');
-ALTER INDEX alloc.allocation_batch SET (fillfactor = 80);
+ALTER INDEX alloc.allocation_line SET (fillfactor = 80);
 SELECT works('a change of an index');
 BEGIN;
 TRUNCATE alloc.event;

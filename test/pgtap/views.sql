@@ -63,9 +63,9 @@ SELECT sound('shipping');
 -- Several slots of a batch are one batch
 
 SELECT alloc.add_batch('spread', 'spread', 30), alloc.allocate('o', 'spread', 5);
-UPDATE alloc.slot SET available = 10 WHERE batch_id = (SELECT batch_id FROM alloc.batch WHERE ref = 'spread');
-INSERT INTO alloc.slot
-SELECT (jsonb_populate_record(s, '{"slot": 1, "available": 15}')).*
+UPDATE alloc.slot SET available = 10, spread = true WHERE batch_id = (SELECT batch_id FROM alloc.batch WHERE ref = 'spread');
+INSERT INTO alloc.slot (batch_id, slot, available, spread, ref, sku)
+SELECT s.batch_id, 1, 15, true, s.ref, s.sku
   FROM alloc.slot s JOIN alloc.batch b USING (batch_id) WHERE b.ref = 'spread';
 SELECT results_eq($$SELECT purchased_qty, shipped_qty, allocated_qty, available_qty FROM alloc.batches WHERE ref = 'spread'$$,
 	'VALUES (30::bigint, 0::bigint, 5::bigint, 25::bigint)', 'batches: slots are added up');

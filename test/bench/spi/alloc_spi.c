@@ -49,7 +49,7 @@ static Statement find_line = {
 static Statement lock_best_slot = {
 	"SELECT batch_id, slot, ref"
 	"  FROM alloc.slot"
-	" WHERE sku = $1 AND available >= $2"
+	" WHERE sku = $1 AND available >= $2 AND NOT exhausted"
 	" ORDER BY eta NULLS FIRST, batch_id, slot"
 	" LIMIT 1"
 	"   FOR UPDATE",

@@ -1,0 +1,25 @@
+/*-------------------------------------------------------------------------
+ *
+ * command.h
+ *	  What the commands share: their errors.
+ *
+ * For command.c, command_lines.c and command_quantity.c only.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ALLOC_COMMAND_H
+#define ALLOC_COMMAND_H
+
+#include "store.h"
+
+#define ERRCODE_ALLOC_UNKNOWN_SKU	MAKE_SQLSTATE('S', 'K', '0', '0', '1')
+#define ERRCODE_ALLOC_UNKNOWN_BATCH MAKE_SQLSTATE('S', 'K', '0', '0', '2')
+#define ERRCODE_ALLOC_OTHER_QUANTITY MAKE_SQLSTATE('S', 'K', '0', '0', '3')
+#define ERRCODE_ALLOC_SHIPPED		MAKE_SQLSTATE('S', 'K', '0', '0', '4')
+
+extern void alloc_require_sum_fits(const text *sku, const text *except,
+								   int64 qty);
+extern void alloc_unknown_sku(const text *sku) pg_attribute_noreturn();
+extern void alloc_require_same_qty(const AllocLine *line, int64 qty_there);
+
+#endif							/* ALLOC_COMMAND_H */
