@@ -14,6 +14,19 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION alloc.allocate(text, text, bigint) IS
 	'gives an order line the best batch that can serve all of it: in stock first, then the earliest arrival; returns its reference, or NULL when the sku is out of stock';
 
+CREATE TYPE alloc.order_line AS (orderid text, sku text, qty bigint);
+COMMENT ON TYPE alloc.order_line IS
+	'what a customer orders of one sku';
+
+CREATE FUNCTION alloc.allocate_lines(
+	lines alloc.order_line[],
+	OUT orderid text, OUT sku text, OUT qty bigint, OUT batchref text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'alloc_allocate_lines'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION alloc.allocate_lines(alloc.order_line[]) IS
+	'allocates many order lines in one pass, as allocate() called for each in turn would; returns each with its batch, NULL when it is out of stock';
+
 CREATE FUNCTION alloc.deallocate(orderid text, sku text)
 RETURNS text
 AS 'MODULE_PATHNAME', 'alloc_deallocate'

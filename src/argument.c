@@ -35,10 +35,19 @@ static text *first_bytes(Datum key);
 text *
 alloc_arg_key(FunctionCallInfo fcinfo, int n, const char *name)
 {
-	Datum		key = PG_GETARG_DATUM(n);
+	return alloc_check_key(PG_GETARG_DATUM(n), PG_ARGISNULL(n), name);
+}
+
+/*
+ * alloc_check_key
+ *		Likewise, a key that comes in another way.
+ */
+text *
+alloc_check_key(Datum key, bool isnull, const char *name)
+{
 	Size		length;
 
-	if (PG_ARGISNULL(n))
+	if (isnull)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("%s must not be null", name)));
@@ -67,19 +76,46 @@ alloc_arg_key(FunctionCallInfo fcinfo, int n, const char *name)
 int64
 alloc_arg_qty(FunctionCallInfo fcinfo, int n, int64 least)
 {
+	return alloc_check_qty(PG_GETARG_DATUM(n), PG_ARGISNULL(n), least);
+}
+
+/*
+ * alloc_check_qty
+ *		Likewise, a quantity that comes in another way.
+ */
+int64
+alloc_check_qty(Datum value, bool isnull, int64 least)
+{
 	int64		qty;
 
-	if (PG_ARGISNULL(n))
+	if (isnull)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("qty must not be null")));
-	qty = PG_GETARG_INT64(n);
+	qty = DatumGetInt64(value);
 	if (qty < least)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("qty must be at least " INT64_FORMAT ": " INT64_FORMAT,
 						least, qty)));
 	return qty;
+}
+
+/*
+ * alloc_compare_keys
+ *		The order of two keys' bytes: less than, equal to or greater than 0.
+ */
+int
+alloc_compare_keys(const text *a, const text *b)
+{
+	size_t		length_a = VARSIZE_ANY_EXHDR(a);
+	size_t		length_b = VARSIZE_ANY_EXHDR(b);
+	int			order = memcmp(VARDATA_ANY(a), VARDATA_ANY(b),
+							   Min(length_a, length_b));
+
+	if (order != 0)
+		return order;
+	return length_a < length_b ? -1 : length_a > length_b;
 }
 
 /*

@@ -14,7 +14,10 @@
 
 extern text *alloc_arg_key(FunctionCallInfo fcinfo, int n, const char *name);
 extern int64 alloc_arg_qty(FunctionCallInfo fcinfo, int n, int64 least);
+extern text *alloc_check_key(Datum key, bool isnull, const char *name);
+extern int64 alloc_check_qty(Datum value, bool isnull, int64 least);
 
+extern int	alloc_compare_keys(const text *a, const text *b);
 extern bool alloc_same_key(const text *a, const text *b);
 extern const char *alloc_show(const text *key);
 extern const char *alloc_show_date(DateADT date);

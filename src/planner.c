@@ -75,11 +75,22 @@ alloc_plan_lines(AllocPlanBatch *batches, size_t nbatches,
 				 AllocPlanLine *lines, size_t nlines)
 {
 	for (size_t i = 0; i < nlines; i++)
-	{
-		lines[i].batch = alloc_plan_line(batches, nbatches, lines[i].qty);
-		if (lines[i].batch != ALLOC_NO_BATCH)
-			batches[lines[i].batch].available -= lines[i].qty;
-	}
+		lines[i].batch = alloc_plan_take(batches, nbatches, lines[i].qty);
+}
+
+/*
+ * alloc_plan_take
+ *		Like alloc_plan_line(); what the line takes is subtracted from the
+ *		available units of its batch.
+ */
+ptrdiff_t
+alloc_plan_take(AllocPlanBatch *batches, size_t nbatches, int64_t qty)
+{
+	ptrdiff_t	batch = alloc_plan_line(batches, nbatches, qty);
+
+	if (batch != ALLOC_NO_BATCH)
+		batches[batch].available -= qty;
+	return batch;
 }
 
 /*

@@ -44,6 +44,8 @@ extern ptrdiff_t alloc_plan_line(const AllocPlanBatch *batches, size_t nbatches,
 								 int64_t qty);
 extern void alloc_plan_lines(AllocPlanBatch *batches, size_t nbatches,
 							 AllocPlanLine *lines, size_t nlines);
+extern ptrdiff_t alloc_plan_take(AllocPlanBatch *batches, size_t nbatches,
+								 int64_t qty);
 extern int64_t alloc_plan_deficit(int64_t purchased, int64_t available,
 								  int64_t new_purchased);
 extern int64_t alloc_plan_shed(int64_t deficit, int64_t qty);

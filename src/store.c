@@ -3,12 +3,12 @@
  * store.c
  *	  The repository: products, batches, slots, lines and events as rows.
  *
- * This file and its parts, store_line.c, store_batch.c and store_slot.c, are
- * the only ones that know the tables of sql/10_tables.sql; products and the
- * log are here.  Commands call it between alloc_store_begin() and
- * alloc_store_end(); reads see the state of the last alloc_store_look(), which
- * in READ COMMITTED is a new snapshot and in the stricter levels the
- * transaction's own.
+ * This file and its parts, store_line.c, store_batch.c, store_slot.c and
+ * store_spread.c, are the only ones that know the tables of
+ * sql/10_tables.sql; products and the log are here.  Commands call it between
+ * alloc_store_begin() and alloc_store_end(); reads see the state of the last
+ * alloc_store_look(), which in READ COMMITTED is a new snapshot and in the
+ * stricter levels the transaction's own.
  *
  * Locks, and why single calls never deadlock with each other:
  *
@@ -280,8 +280,36 @@ alloc_store_insert_event(const AllocEventRow *event)
 	alloc_row_set_text(row, EVENT_C_ORDERID, event->orderid);
 	alloc_row_set_text(row, EVENT_C_BATCHREF, event->batchref);
 	alloc_row_set_chain(row, EVENT_C_PREVIOUS, EVENT_C_MERGED, &event->before);
-	alloc_table_insert(&alloc_tables[EVENT]);
+	if (alloc_tables[EVENT].buffer != NULL)
+		(void) alloc_table_buffer_row(&alloc_tables[EVENT]);
+	else
+		alloc_table_insert(&alloc_tables[EVENT]);
 	pfree(type);
+}
+
+/*
+ * alloc_store_begin_bulk
+ *		From now on lines, by alloc_store_add_line(), and events are written
+ *		many at a time.
+ */
+void
+alloc_store_begin_bulk(void)
+{
+	alloc_table_begin_buffer(&alloc_tables[ALLOCATION], ALLOCATION_LINE);
+	alloc_table_begin_buffer(&alloc_tables[EVENT], -1);
+}
+
+/*
+ * alloc_store_end_bulk
+ *		Writes what is left.  False: as alloc_store_add_line().
+ */
+bool
+alloc_store_end_bulk(void)
+{
+	if (!alloc_table_end_buffer(&alloc_tables[ALLOCATION]))
+		return false;
+	(void) alloc_table_end_buffer(&alloc_tables[EVENT]);
+	return true;
 }
 
 /* ---- keys ---- */

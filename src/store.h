@@ -119,6 +119,8 @@ extern bool alloc_store_find_line(const text *orderid, const text *sku,
 extern bool alloc_store_settle_line(const AllocLine *line, AllocLineRow *row);
 extern bool alloc_store_insert_line(const AllocLine *line, int64 batch_id,
 									int64 event_id);
+extern bool alloc_store_add_line(const AllocLine *line, int64 batch_id,
+								 int64 event_id);
 extern void alloc_store_move_line(const AllocLineRow *row, int64 batch_id,
 								  int64 event_id);
 extern bool alloc_store_delete_line(const AllocLineRow *row);
@@ -152,6 +154,9 @@ extern void alloc_store_merge_quiet(const AllocOffer *offer);
 extern void alloc_store_insert_slot(const AllocBatchRow *batch);
 extern void alloc_store_read_slots(AllocBatchRow *batch);
 extern void alloc_store_lock_slots(AllocBatchRow *batch);
+extern bool alloc_store_try_lock_slot(const AllocSlotRow *slot);
+extern void alloc_store_take_from_all(const AllocBatchRow *batch, int64 qty,
+									  int64 event_id);
 extern void alloc_store_save_slots(const AllocBatchRow *batch,
 								   const AllocChain *lines);
 extern AllocChain alloc_store_lines(const AllocBatchRow *batch);
@@ -160,6 +165,9 @@ extern bool alloc_store_product_exists(const text *sku);
 extern bool alloc_store_renew_product(const text *sku);
 extern void alloc_store_lock_product(const text *sku);
 extern void alloc_store_create_product(const text *sku);
+
+extern void alloc_store_begin_bulk(void);
+extern bool alloc_store_end_bulk(void);
 
 extern int64 alloc_store_next_event_id(void);
 extern void alloc_store_insert_event(const AllocEventRow *event);

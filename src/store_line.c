@@ -97,6 +97,21 @@ alloc_store_insert_line(const AllocLine *line, int64 batch_id, int64 event_id)
 }
 
 /*
+ * alloc_store_add_line
+ *		Like alloc_store_insert_line(), between alloc_store_begin_bulk() and
+ *		alloc_store_end_bulk().  False: somebody has this line or one before,
+ *		or it was added twice; what was done so far is to be rolled back.
+ */
+bool
+alloc_store_add_line(const AllocLine *line, int64 batch_id, int64 event_id)
+{
+	AllocTable *table = &alloc_tables[ALLOCATION];
+
+	set_line(alloc_table_row(table), line, batch_id, event_id);
+	return alloc_table_buffer_row(table);
+}
+
+/*
  * alloc_store_move_line
  *		Gives a line another batch.  The caller has locked the slots of the old
  *		one.
@@ -290,8 +305,8 @@ static AllocChain
 rest_of_walk(LineWalk *walk)
 {
 	AllocChain	rest = {0};
-	size_t		room = 16;
-	size_t		n = 0;
+	int			room = 16;
+	int			n = 0;
 	Datum	   *ids = palloc_array(Datum, room);
 
 	while (!pairingheap_is_empty(walk->heap))

@@ -3,7 +3,8 @@
  * store_private.h
  *	  What the files of the repository share: the tables and their columns.
  *
- * For store.c, store_line.c, store_batch.c and store_slot.c only.
+ * For store.c, store_line.c, store_batch.c, store_slot.c and
+ * store_spread.c only.
  *
  *-------------------------------------------------------------------------
  */
@@ -65,6 +66,12 @@ extern bool alloc_store_settle_key(AllocTable *table, int index,
 								   ScanKey keys, int nkeys);
 extern bool alloc_store_is_unchanged(TM_Result result);
 
+extern int16 alloc_slot_random_number(void);
+extern bool alloc_slot_find(int64 batch_id, int16 number, AllocSlotRow *slot);
+extern void alloc_slot_set(const AllocBatchRow *batch,
+						   const AllocSlotRow *slot);
+extern void alloc_slot_must_write(const AllocBatchRow *batch,
+								  const AllocSlotRow *slot);
 extern void alloc_row_set_chain(TupleTableSlot *row, int newest, int merged,
 								const AllocChain *chain);
 extern AllocChain alloc_row_get_chain(const AllocTable *table, int newest,

@@ -11,17 +11,14 @@
  * the last look saw committed in all of them decides.  DESIGN section 4.
  *
  * Who takes from one slot holds that slot only, waits for nothing after it,
- * and while it waits for the slot it holds nothing of the sku.  Who needs
- * several locks the product first, so that there is one at a time of them, and
- * then may wait for slots in any order.  Who merges slots takes only those
- * that are free, without waiting.
+ * and while it waits for the slot it holds nothing of the sku.  How slots
+ * become more and fewer, and who may have several, is in store_spread.c.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "argument.h"
-#include "catalog/pg_type.h"
 #include "common/pg_prng.h"
 #include "compat.h"
 #include "store_private.h"
@@ -31,32 +28,13 @@
 /* Setting alloc.max_slots. */
 int			alloc_max_slots = 128;
 
-/* A split leaves the units of a slot in so many, */
-#define SPLIT_INTO 4
-/* each with enough for so many lines like the one that was served. */
-#define SPLIT_LINES 8
-
 static void consider_slot(AllocOffer *offer, int64 least, int64 whole);
 static void consider_spread(AllocOffer *offer, int64 least, int64 whole);
 static void keep_batch(AllocOffer *offer);
 static IndexScanDesc scan_from(const AllocPlanBatch *plan, const text *sku,
 							   StrategyNumber side, int16 number);
-static int16 random_number(void);
-static bool find_number(int64 batch_id, int16 number, AllocSlotRow *slot);
-static void set_slot(const AllocBatchRow *batch, const AllocSlotRow *slot);
 static bool write_slot(const AllocBatchRow *batch, const AllocSlotRow *slot);
-static void must_write_slot(const AllocBatchRow *batch,
-							const AllocSlotRow *slot);
 static void read_slot(AllocSlotRow *slot);
-static bool lock_all(AllocBatchRow *batch);
-static bool same_slots(const AllocSlotRow *a, size_t na,
-					   const AllocSlotRow *b, size_t nb);
-static int64 free_units(const AllocBatchRow *batch);
-static bool merge_free(const AllocBatchRow *batch, int64 qty);
-static bool grab(const AllocSlotRow *slot);
-static void absorb(AllocSlotRow *into, const AllocSlotRow *slot);
-static AllocChain join_chains(const AllocChain *a, const AllocChain *b);
-static int	add_chain(Datum *ids, int n, const AllocChain *chain);
 
 /*
  * alloc_store_best_offer
@@ -125,7 +103,7 @@ static void
 consider_spread(AllocOffer *offer, int64 least, int64 whole)
 {
 	AllocTable *table = &alloc_tables[SLOT];
-	int16		start = random_number();
+	int16		start = alloc_slot_random_number();
 	StrategyNumber sides[] = {
 		BTGreaterEqualStrategyNumber, BTLessStrategyNumber
 	};
@@ -192,8 +170,12 @@ scan_from(const AllocPlanBatch *plan, const text *sku, StrategyNumber side,
 							GetActiveSnapshot(), keys, lengthof(keys));
 }
 
-static int16
-random_number(void)
+/*
+ * alloc_slot_random_number
+ *		A number that a slot may have.
+ */
+int16
+alloc_slot_random_number(void)
 {
 	return (int16) pg_prng_uint64_range(&pg_global_prng_state, 0,
 										alloc_max_slots - 1);
@@ -211,7 +193,7 @@ alloc_store_any_slot(const AllocBatchRow *batch, AllocSlotRow *slot)
 	size_t		start;
 
 	alloc_store_read_slots(&all);
-	start = random_number() % all.nslots;
+	start = alloc_slot_random_number() % all.nslots;
 	*slot = all.slots[start];
 	for (size_t i = 1; i < all.nslots && TransactionIdIsValid(slot->busy); i++)
 	{
@@ -266,11 +248,11 @@ alloc_store_undo(const AllocBatchRow *batch, const AllocSlotRow *slot)
 	AllocSlotRow before = *slot;
 
 	alloc_store_look();
-	if (!find_number(batch->plan.batch_id, slot->number, &now))
+	if (!alloc_slot_find(batch->plan.batch_id, slot->number, &now))
 		elog(ERROR, "our own slot of batch \"%s\" is gone",
 			 alloc_show(batch->ref));
 	before.tid = now.tid;
-	must_write_slot(batch, &before);
+	alloc_slot_must_write(batch, &before);
 	alloc_store_look();
 }
 
@@ -296,235 +278,6 @@ alloc_store_wait_slot(const AllocSlotRow *slot)
 }
 
 /*
- * alloc_store_gather
- *		Brings qty units of the best batch together in one slot, if they are
- *		scattered over several, and looks again.
- *
- * Locks the product, and then as many slots as it needs: those that are free;
- * when they do not suffice all of them, waiting for their holders.
- */
-void
-alloc_store_gather(const text *sku, int64 qty)
-{
-	AllocOffer	offer;
-
-	alloc_table_leave_queue(&alloc_tables[SLOT]);
-	alloc_store_lock_product(sku);
-	alloc_store_look();
-	alloc_store_best_offer(sku, qty, qty, &offer);
-	if (offer.kind == ALLOC_OFFER_NONE || offer.kind == ALLOC_OFFER_FREE)
-		return;
-	alloc_store_read_slots(&offer.batch);
-	if (!merge_free(&offer.batch, qty))
-	{
-		alloc_store_look();
-		alloc_store_lock_slots(&offer.batch);
-		(void) merge_free(&offer.batch, qty);
-	}
-	alloc_store_look();
-}
-
-static int64
-free_units(const AllocBatchRow *batch)
-{
-	int64		sum = 0;
-
-	for (size_t i = 0; i < batch->nslots; i++)
-		if (!TransactionIdIsValid(batch->slots[i].busy))
-			sum += batch->slots[i].available;
-	return sum;
-}
-
-/*
- * Merges free slots of a batch until one has qty units.  False: there are not
- * enough of them.
- */
-static bool
-merge_free(const AllocBatchRow *batch, int64 qty)
-{
-	AllocSlotRow into = {0};
-	bool		begun = false;
-
-	if (free_units(batch) < qty)
-		return false;
-	for (size_t i = 0; i < batch->nslots && into.available < qty; i++)
-	{
-		const AllocSlotRow *slot = &batch->slots[i];
-
-		if (slot->available == 0 || !grab(slot))
-			continue;
-		if (begun)
-			absorb(&into, slot);
-		else
-			into = *slot;
-		begun = true;
-	}
-	if (begun)
-		must_write_slot(batch, &into);
-	return into.available >= qty;
-}
-
-/*
- * Locks a slot if it is free and has not changed.
- */
-static bool
-grab(const AllocSlotRow *slot)
-{
-	ItemPointerData tid = slot->tid;
-
-	return !TransactionIdIsValid(slot->busy) &&
-		alloc_table_try_lock(&alloc_tables[SLOT], &tid);
-}
-
-/*
- * Deletes a slot that is locked; what it had goes to another one, still to be
- * written.
- */
-static void
-absorb(AllocSlotRow *into, const AllocSlotRow *slot)
-{
-	ItemPointerData tid = slot->tid;
-
-	alloc_store_require_unchanged(alloc_table_delete(&alloc_tables[SLOT], &tid),
-								  &alloc_tables[SLOT]);
-	into->available += slot->available;
-	into->shipped += slot->shipped;
-	into->lines = join_chains(&into->lines, &slot->lines);
-}
-
-static AllocChain
-join_chains(const AllocChain *a, const AllocChain *b)
-{
-	AllocChain	joined = {0};
-	int			room = 2 +
-		(a->merged ? ArrayGetNItems(ARR_NDIM(a->merged), ARR_DIMS(a->merged)) : 0) +
-		(b->merged ? ArrayGetNItems(ARR_NDIM(b->merged), ARR_DIMS(b->merged)) : 0);
-	Datum	   *ids = palloc_array(Datum, room);
-	int			n = add_chain(ids, 0, a);
-
-	n = add_chain(ids, n, b);
-	if (n > 0)
-		joined.newest = DatumGetInt64(ids[0]);
-	if (n > 1)
-		joined.merged = construct_array(ids + 1, n - 1, INT8OID,
-										sizeof(int64), FLOAT8PASSBYVAL,
-										TYPALIGN_DOUBLE);
-	pfree(ids);
-	return joined;
-}
-
-static int
-add_chain(Datum *ids, int n, const AllocChain *chain)
-{
-	Datum	   *more;
-	int			nmore;
-
-	if (chain->newest != 0)
-		ids[n++] = Int64GetDatum(chain->newest);
-	if (chain->merged == NULL)
-		return n;
-	deconstruct_array(chain->merged, INT8OID, sizeof(int64), FLOAT8PASSBYVAL,
-					  TYPALIGN_DOUBLE, &more, NULL, &nmore);
-	for (int i = 0; i < nmore; i++)
-		ids[n++] = more[i];
-	pfree(more);
-	return n;
-}
-
-/*
- * alloc_store_spread
- *		Splits the slot that this command has taken qty units from, because it
- *		was waited for, or others were.
- *
- * As many new slots as there are units for, and as alloc.max_slots allows:
- * slot numbers are below it, and random, so that two who split at once seldom
- * meet.
- */
-void
-alloc_store_spread(const AllocOffer *offer, int64 qty)
-{
-	AllocSlotRow slot;
-	AllocSlotRow piece = {.spread = true};
-	int64		pieces;
-	int64		left;
-
-	if (alloc_max_slots == 1)
-		return;
-	alloc_store_look();
-	if (!find_number(offer->batch.plan.batch_id, offer->slot.number, &slot))
-		return;
-	pieces = Min(SPLIT_INTO, slot.available / SPLIT_LINES / qty);
-	if (pieces < 2)
-		return;
-	piece.available = slot.available / pieces;
-	left = slot.available;
-	while (--pieces > 0)
-	{
-		AllocTable *table = &alloc_tables[SLOT];
-		ScanKeyData keys[2];
-		TransactionId busy;
-
-		piece.number = random_number();
-		alloc_key_int8(&keys[0], 1, offer->batch.plan.batch_id);
-		alloc_key_int2(&keys[1], 2, BTEqualStrategyNumber, piece.number);
-		if (alloc_table_probe(table, SLOT_PKEY, keys, 2, &busy))
-			continue;
-		set_slot(&offer->batch, &piece);
-		if (alloc_table_insert_new(table, SLOT_PKEY))
-			left -= piece.available;
-	}
-	if (left == slot.available)
-		return;
-	slot.available = left;
-	slot.spread = true;
-	alloc_store_look();
-	if (!find_number(offer->batch.plan.batch_id, slot.number, &piece))
-		elog(ERROR, "our own slot of batch \"%s\" is gone",
-			 alloc_show(offer->batch.ref));
-	slot.tid = piece.tid;
-	must_write_slot(&offer->batch, &slot);
-}
-
-/*
- * alloc_store_merge_quiet
- *		Merges into the slot that this command has taken from those others of
- *		the batch that nobody has written for long.
- */
-void
-alloc_store_merge_quiet(const AllocOffer *offer)
-{
-	AllocBatchRow batch = offer->batch;
-	AllocSlotRow into = {0};
-	size_t		nothers = 0;
-	bool		merged = false;
-
-	alloc_store_look();
-	alloc_store_read_slots(&batch);
-	for (size_t i = 0; i < batch.nslots; i++)
-		if (batch.slots[i].number == offer->slot.number)
-			into = batch.slots[i];
-	for (size_t i = 0; i < batch.nslots; i++)
-	{
-		const AllocSlotRow *slot = &batch.slots[i];
-
-		if (slot->number == into.number)
-			continue;
-		if (slot->quiet && grab(slot))
-		{
-			absorb(&into, slot);
-			merged = true;
-		}
-		else
-			nothers++;
-	}
-	if (merged || nothers == 0)
-	{
-		into.spread = nothers > 0;
-		must_write_slot(&batch, &into);
-	}
-}
-
-/*
  * alloc_store_insert_slot
  *		The first slot of a new batch, with all of its units.
  */
@@ -533,7 +286,7 @@ alloc_store_insert_slot(const AllocBatchRow *batch)
 {
 	AllocSlotRow slot = {.available = batch->purchased};
 
-	set_slot(batch, &slot);
+	alloc_slot_set(batch, &slot);
 	alloc_table_insert(&alloc_tables[SLOT]);
 }
 
@@ -576,87 +329,11 @@ alloc_store_read_slots(AllocBatchRow *batch)
 }
 
 /*
- * alloc_store_lock_slots
- *		Locks all slots of a batch, waiting for their holders, and reads them.
- *
- * The product is locked.  A holder may have made more of them, or fewer: so
- * look again until there is nothing new.  Nobody adds one without having one.
+ * alloc_slot_find
+ *		The slot of a batch with a number, if there is one.
  */
-void
-alloc_store_lock_slots(AllocBatchRow *batch)
-{
-	alloc_store_read_slots(batch);
-	while (!lock_all(batch))
-		 /* look again */ ;
-}
-
-/*
- * Locks the slots that the last look saw, and looks again.  False: they are
- * other ones now.
- */
-static bool
-lock_all(AllocBatchRow *batch)
-{
-	AllocSlotRow *before = batch->slots;
-	size_t		nbefore = batch->nslots;
-
-	for (size_t i = 0; i < nbefore; i++)
-	{
-		ItemPointerData tid = before[i].tid;
-
-		(void) alloc_store_is_unchanged(alloc_table_lock(&alloc_tables[SLOT],
-														 &tid));
-	}
-	alloc_store_look();
-	alloc_store_read_slots(batch);
-	return same_slots(before, nbefore, batch->slots, batch->nslots);
-}
-
-static bool
-same_slots(const AllocSlotRow *a, size_t na, const AllocSlotRow *b, size_t nb)
-{
-	if (na != nb)
-		return false;
-	for (size_t i = 0; i < na; i++)
-		if (a[i].number != b[i].number)
-			return false;
-	return true;
-}
-
-/*
- * alloc_store_save_slots
- *		Writes what a batch has available, and where the list of its lines
- *		begins, into one slot; all of them are locked and were read.
- */
-void
-alloc_store_save_slots(const AllocBatchRow *batch, const AllocChain *lines)
-{
-	AllocSlotRow slot = batch->slots[0];
-
-	for (size_t i = 1; i < batch->nslots; i++)
-		absorb(&slot, &batch->slots[i]);
-	slot.available = batch->plan.available;
-	slot.spread = false;
-	slot.lines = *lines;
-	must_write_slot(batch, &slot);
-}
-
-/*
- * alloc_store_lines
- *		Where the list of a batch's lines begins; its slots were read.
- */
-AllocChain
-alloc_store_lines(const AllocBatchRow *batch)
-{
-	AllocChain	lines = {0};
-
-	for (size_t i = 0; i < batch->nslots; i++)
-		lines = join_chains(&lines, &batch->slots[i].lines);
-	return lines;
-}
-
-static bool
-find_number(int64 batch_id, int16 number, AllocSlotRow *slot)
+bool
+alloc_slot_find(int64 batch_id, int16 number, AllocSlotRow *slot)
 {
 	ScanKeyData keys[2];
 
@@ -668,8 +345,12 @@ find_number(int64 batch_id, int16 number, AllocSlotRow *slot)
 	return true;
 }
 
-static void
-set_slot(const AllocBatchRow *batch, const AllocSlotRow *slot)
+/*
+ * alloc_slot_set
+ *		A slot as the row to be written.
+ */
+void
+alloc_slot_set(const AllocBatchRow *batch, const AllocSlotRow *slot)
 {
 	TupleTableSlot *row = alloc_table_row(&alloc_tables[SLOT]);
 
@@ -694,15 +375,16 @@ write_slot(const AllocBatchRow *batch, const AllocSlotRow *slot)
 	AllocTable *table = &alloc_tables[SLOT];
 	ItemPointerData tid = slot->tid;
 
-	set_slot(batch, slot);
+	alloc_slot_set(batch, slot);
 	return alloc_store_is_unchanged(alloc_table_update(table, &tid));
 }
 
 /*
- * Writes a slot that is locked or our own.
+ * alloc_slot_must_write
+ *		Writes a slot that is locked or our own.
  */
-static void
-must_write_slot(const AllocBatchRow *batch, const AllocSlotRow *slot)
+void
+alloc_slot_must_write(const AllocBatchRow *batch, const AllocSlotRow *slot)
 {
 	if (!write_slot(batch, slot))
 		elog(ERROR, "slot %d of batch \"%s\" changed under lock",

@@ -264,9 +264,7 @@ alloc_table_update(AllocTable *table, ItemPointer tid)
 	TM_Result	result;
 
 	alloc_table_open(table);
-	ExecStoreVirtualTuple(table->row);
-	if (table->rel->rd_att->constr)
-		ExecConstraints(table->rri, table->row, table->estate);
+	alloc_table_require_valid(table);
 	result = table_tuple_update(table->rel, tid, table->row,
 								GetCurrentCommandId(true),
 								GetActiveSnapshot(), InvalidSnapshot,
@@ -509,25 +507,45 @@ static void
 insert_heap_tuple(AllocTable *table)
 {
 	alloc_table_open_all_indexes(table);
-	ExecStoreVirtualTuple(table->row);
-	if (table->rel->rd_att->constr)
-		ExecConstraints(table->rri, table->row, table->estate);
+	alloc_table_require_valid(table);
 	simple_table_tuple_insert(table->rel, table->row);
 }
 
 static void
 finish_insert(AllocTable *table, List *recheck)
 {
+	alloc_table_after_insert(table, table->row, recheck);
+	ExecClearTuple(table->row);
+}
+
+/*
+ * alloc_table_require_valid
+ *		Raises 23514 or 23502 when table->row, whose columns are set, breaks a
+ *		constraint.
+ */
+void
+alloc_table_require_valid(AllocTable *table)
+{
+	ExecStoreVirtualTuple(table->row);
+	if (table->rel->rd_att->constr)
+		ExecConstraints(table->rri, table->row, table->estate);
+}
+
+/*
+ * alloc_table_after_insert
+ *		What follows a row that is in the heap and in the indexes.
+ */
+void
+alloc_table_after_insert(AllocTable *table, TupleTableSlot *row, List *recheck)
+{
 	if (table->rri->ri_TrigDesc)
 	{
 		begin_triggers(table);
-		ExecARInsertTriggers(table->estate, table->rri, table->row, recheck,
-							 NULL);
+		ExecARInsertTriggers(table->estate, table->rri, row, recheck, NULL);
 		end_triggers(table);
 	}
 	list_free(recheck);
 	ResetPerTupleExprContext(table->estate);
-	ExecClearTuple(table->row);
 }
 
 /*

@@ -45,6 +45,7 @@ typedef struct AllocTable
 	TupleTableSlot *found;		/* by a scan */
 
 	Relation	rel;			/* NULL: not open */
+	struct AllocRowBuffer *buffer;	/* of rows to be inserted, or NULL */
 	bool		in_queue;		/* we are at the head of a row's queue */
 	ItemPointerData queue;
 } AllocTable;
@@ -81,6 +82,12 @@ extern bool alloc_table_next_of_all(AllocTable *table, TableScanDesc scan);
 extern TupleTableSlot *alloc_table_row(AllocTable *table);
 extern void alloc_table_insert(AllocTable *table);
 extern bool alloc_table_insert_new(AllocTable *table, int index);
+extern void alloc_table_begin_buffer(AllocTable *table, int index);
+extern bool alloc_table_buffer_row(AllocTable *table);
+extern bool alloc_table_end_buffer(AllocTable *table);
+extern void alloc_table_require_valid(AllocTable *table);
+extern void alloc_table_after_insert(AllocTable *table, TupleTableSlot *row,
+									 List *recheck);
 extern TM_Result alloc_table_update(AllocTable *table, ItemPointer tid);
 extern TM_Result alloc_table_delete(AllocTable *table, ItemPointer tid);
 extern void alloc_table_wait(AllocTable *table, const ItemPointerData *tid,

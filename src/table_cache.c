@@ -77,6 +77,7 @@ alloc_table_close(AllocTable *table)
 	}
 	table_close(table->rel, NoLock);
 	table->rel = NULL;
+	table->buffer = NULL;
 	rri->ri_RelationDesc = NULL;
 }
 
@@ -89,6 +90,7 @@ void
 alloc_table_forget(AllocTable *table)
 {
 	table->rel = NULL;
+	table->buffer = NULL;
 	table->in_queue = false;
 	if (table->cxt != NULL)
 		MemoryContextDelete(table->cxt);
