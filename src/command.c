@@ -29,11 +29,8 @@ PG_FUNCTION_INFO_V1(alloc_deallocate);
 /* So many calls after one about a line that was there, look for the line. */
 #define REPEATS_EXPECTED 16
 
-/* Who has waited for so many slots in turn locks all of the batch. */
+/* Who has waited so often while others were faster locks the slot. */
 #define MAX_WAITS 8
-
-/* So many busy slots on the way to a free one are a reason for more slots. */
-#define SPREAD_WHEN_PASSED 2
 
 static int	repeats_expected;
 
@@ -43,7 +40,6 @@ static void require_same_batch(const AllocBatchRow *there,
 static text *allocate(const AllocLine *line);
 static bool take(const AllocLine *line, const AllocOffer *offer,
 				 bool *look_for_line);
-static void arrange_slots(const AllocOffer *offer, int64 qty, bool contended);
 static text *allocated_before(const AllocLine *line, const AllocLineRow *there);
 static text *deallocate(const text *orderid, const text *sku);
 
@@ -225,7 +221,7 @@ allocate(const AllocLine *line)
 		{
 			if (take(line, &offer, &look_for_line))
 			{
-				arrange_slots(&offer, line->qty, waits > 0);
+				alloc_store_arrange(&offer, line->qty, waits > 0);
 				return offer.batch.ref;
 			}
 			waits++;
@@ -239,10 +235,12 @@ allocate(const AllocLine *line)
 			alloc_event_out_of_stock(line);
 			return NULL;
 		}
-		else if (offer.kind == ALLOC_OFFER_BUSY && waits++ < MAX_WAITS)
+		else if (offer.kind == ALLOC_OFFER_SCATTERED)
+			alloc_store_gather(&offer, line->qty);
+		else if (waits++ < MAX_WAITS)
 			alloc_store_wait_slot(&offer.slot);
 		else
-			alloc_store_gather(line->sku, line->qty);
+			alloc_store_seize(&offer);
 	}
 }
 
@@ -273,19 +271,6 @@ take(const AllocLine *line, const AllocOffer *offer, bool *look_for_line)
 						  &offer->slot.lines);
 	repeats_expected -= repeats_expected > 0;
 	return true;
-}
-
-/*
- * A batch that clients wait for is spread over more slots, and brought
- * together again when they have gone.
- */
-static void
-arrange_slots(const AllocOffer *offer, int64 qty, bool contended)
-{
-	if (contended || offer->passed >= SPREAD_WHEN_PASSED)
-		alloc_store_spread(offer, qty);
-	else if (offer->slot.quiet)
-		alloc_store_merge_quiet(offer);
 }
 
 /*

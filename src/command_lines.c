@@ -11,7 +11,8 @@
  * slots.
  *
  * Where one slot has enough for all lines of a sku, that slot is all that is
- * locked, as by allocate(); else all slots of the sku are.
+ * locked, as by allocate(); else as many as it takes of those that are free;
+ * and all slots of the sku only where these do not suffice.
  *
  * Whether a line is there already is not asked at first: its insertion tells.
  * Then all is undone, and done again with care: whoever is at work on one of
@@ -109,6 +110,7 @@ static void settle_lines(Bulk *bulk);
 static uint32 hash_line(const void *key, Size size);
 static int	match_line(const void *a, const void *b, Size size);
 static void lock_stock(BulkSku *sku, bool careful);
+static void add_batches(BulkSku *sku, const AllocBatchRow *rows, size_t n);
 static void lock_all_stock(BulkSku *sku);
 static void plan_sku(Bulk *bulk, BulkSku *sku);
 static bool line_is_there(Bulk *bulk, BulkLine *line);
@@ -431,43 +433,62 @@ lock_stock(BulkSku *sku, bool careful)
 	AllocOffer *offer = &sku->offer;
 
 	alloc_store_best_offer(sku->sku, sku->least, sku->whole, offer);
+	if (offer->kind == ALLOC_OFFER_NONE)
+		return;
 	if (!careful && offer->kind == ALLOC_OFFER_FREE &&
 		alloc_store_try_lock_slot(&offer->slot))
 	{
 		sku->one_slot = true;
-		sku->batches = palloc0(sizeof(BulkBatch));
-		sku->nbatches = 1;
-		sku->batches[0].row = offer->batch;
-		sku->batches[0].row.plan.available = offer->slot.available;
+		offer->batch.plan.available = offer->slot.available;
+		add_batches(sku, &offer->batch, 1);
 		sku->batches[0].chain = offer->slot.lines;
+		return;
 	}
-	else if (offer->kind != ALLOC_OFFER_NONE)
+	sku->waited = offer->kind != ALLOC_OFFER_SCATTERED;
+	alloc_store_lock_product(sku->sku);
+	alloc_store_look();
+	alloc_store_best_offer(sku->sku, sku->least, sku->whole, offer);
+	if (offer->kind == ALLOC_OFFER_NONE)
+		return;
+	if (alloc_store_lock_free_slots(&offer->batch, sku->whole))
 	{
-		sku->waited = offer->kind == ALLOC_OFFER_BUSY ||
-			offer->kind == ALLOC_OFFER_FREE;
-		lock_all_stock(sku);
+		add_batches(sku, &offer->batch, 1);
+		sku->batches[0].chain = offer->batch.slots[0].lines;
 	}
+	else
+		lock_all_stock(sku);
 }
 
+static void
+add_batches(BulkSku *sku, const AllocBatchRow *rows, size_t n)
+{
+	sku->nbatches = n;
+	sku->batches = palloc_extended(n * sizeof(BulkBatch),
+								   MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	for (size_t i = 0; i < n; i++)
+		sku->batches[i].row = rows[i];
+}
+
+/*
+ * All of it, waiting for whoever has some.
+ */
 static void
 lock_all_stock(BulkSku *sku)
 {
 	AllocBatchRow *rows;
+	size_t		n;
 
-	alloc_store_lock_product(sku->sku);
 	alloc_store_look();
-	sku->nbatches = alloc_store_batches(sku->sku, &rows);
-	sku->batches = palloc_extended(sku->nbatches * sizeof(BulkBatch),
-								   MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
-	for (size_t i = 0; i < sku->nbatches; i++)
+	n = alloc_store_batches(sku->sku, &rows);
+	add_batches(sku, rows, n);
+	pfree(rows);
+	for (size_t i = 0; i < n; i++)
 	{
 		BulkBatch  *batch = &sku->batches[i];
 
-		batch->row = rows[i];
 		alloc_store_lock_slots(&batch->row);
 		batch->chain = batch->row.slots[0].lines;
 	}
-	pfree(rows);
 }
 
 static void
@@ -621,9 +642,10 @@ write_slots(BulkSku *sku)
 		{
 			sku->offer.batch = batch->row;
 			sku->offer.slot = batch->row.slots[0];
-			alloc_store_spread(&sku->offer, sku->least);
-			sku->waited = false;
 		}
+		if (sku->waited || sku->one_slot)
+			alloc_store_arrange(&sku->offer, sku->least, sku->waited);
+		sku->waited = false;
 	}
 }
 

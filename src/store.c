@@ -222,6 +222,7 @@ alloc_store_lock_product(const text *sku)
 {
 	AllocTable *table = &alloc_tables[PRODUCT];
 
+	alloc_table_leave_queue(&alloc_tables[SLOT]);
 	while (alloc_store_product_exists(sku))
 	{
 		ItemPointerData tid = table->found->tts_tid;

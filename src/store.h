@@ -147,13 +147,16 @@ extern bool alloc_store_give(const AllocBatchRow *batch,
 extern void alloc_store_undo(const AllocBatchRow *batch,
 							 const AllocSlotRow *slot);
 extern void alloc_store_wait_slot(const AllocSlotRow *slot);
-extern void alloc_store_gather(const text *sku, int64 qty);
-extern void alloc_store_spread(const AllocOffer *offer, int64 qty);
-extern void alloc_store_merge_quiet(const AllocOffer *offer);
+extern void alloc_store_gather(const AllocOffer *offer, int64 qty);
+extern void alloc_store_seize(const AllocOffer *offer);
+extern void alloc_store_arrange(const AllocOffer *offer, int64 qty,
+								bool waited);
 
-extern void alloc_store_insert_slot(const AllocBatchRow *batch);
+extern void alloc_store_insert_slots(const AllocBatchRow *batch);
+extern bool alloc_store_is_large(int64 available);
 extern void alloc_store_read_slots(AllocBatchRow *batch);
 extern void alloc_store_lock_slots(AllocBatchRow *batch);
+extern bool alloc_store_lock_free_slots(AllocBatchRow *batch, int64 qty);
 extern bool alloc_store_try_lock_slot(const AllocSlotRow *slot);
 extern void alloc_store_take_from_all(const AllocBatchRow *batch, int64 qty,
 									  int64 event_id);

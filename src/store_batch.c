@@ -100,7 +100,7 @@ alloc_store_batches(const text *sku, AllocBatchRow **batches)
 
 /*
  * alloc_store_insert_batch
- *		A new batch with one slot that has all of its units.  Its product is
+ *		A new batch with slots that have all of its units.  Its product is
  *		locked.  False: somebody else was faster with this reference, and
  *		nothing is inserted.
  */
@@ -113,7 +113,7 @@ alloc_store_insert_batch(const AllocBatchRow *batch)
 	set_batch(&numbered, batch->purchased);
 	if (!alloc_table_insert_new(&alloc_tables[BATCH], BATCH_REF))
 		return false;
-	alloc_store_insert_slot(&numbered);
+	alloc_store_insert_slots(&numbered);
 	return true;
 }
 

@@ -28,11 +28,18 @@
 /* Setting alloc.max_slots. */
 int			alloc_max_slots = 128;
 
+/* Units from which on a batch has two slots even when it is quiet. */
+#define LARGE_BATCH 1000
+
+/* The batch in which this session last met others. */
+static int64 crowded_batch;
+
 static void consider_slot(AllocOffer *offer, int64 least, int64 whole);
 static void consider_spread(AllocOffer *offer, int64 least, int64 whole);
 static void keep_batch(AllocOffer *offer);
 static IndexScanDesc scan_from(const AllocPlanBatch *plan, const text *sku,
 							   StrategyNumber side, int16 number);
+static void insert_slot(const AllocBatchRow *batch, const AllocSlotRow *slot);
 static bool write_slot(const AllocBatchRow *batch, const AllocSlotRow *slot);
 static void read_slot(AllocSlotRow *slot);
 
@@ -68,36 +75,41 @@ alloc_store_best_offer(const text *sku, int64 least, int64 whole,
 			continue;
 		seen = plan->batch_id;
 		alloc_row_get_eta(table, SLOT_C_ETA, plan);
-		if (DatumGetBool(alloc_row_get(table, SLOT_C_SPREAD)))
+		read_slot(&offer->slot);
+		consider_slot(offer, least, whole);
+		if (offer->slot.spread && offer->kind != ALLOC_OFFER_FREE)
 			consider_spread(offer, least, whole);
-		else
-			consider_slot(offer, least, whole);
 	}
 	index_endscan(scan);
 }
 
 /*
- * The only slot of a batch, that the scan found.
+ * The first slot of a batch, or the only one.
+ *
+ * Where this session has met others it is not to be the first for all.
  */
 static void
 consider_slot(AllocOffer *offer, int64 least, int64 whole)
 {
-	read_slot(&offer->slot);
-	offer->batch.plan.available = offer->slot.available;
-	if (!alloc_plan_serves(&offer->batch.plan, least))
+	AllocPlanBatch *plan = &offer->batch.plan;
+
+	plan->available = offer->slot.available;
+	if (offer->slot.spread && plan->batch_id == crowded_batch)
 		return;
-	keep_batch(offer);
+	if (!alloc_plan_serves(plan, least))
+		return;
 	if (offer->slot.available < whole)
 		offer->kind = ALLOC_OFFER_SCATTERED;
 	else if (TransactionIdIsValid(offer->slot.busy))
 		offer->kind = ALLOC_OFFER_BUSY;
 	else
 		offer->kind = ALLOC_OFFER_FREE;
+	keep_batch(offer);
 }
 
 /*
- * The slots of a batch, one of which the scan found: from a random one on to
- * the last, then from the first.
+ * The slots of a batch, the first of which the scan found: from a random one
+ * on to the last, then from the first.
  */
 static void
 consider_spread(AllocOffer *offer, int64 least, int64 whole)
@@ -108,6 +120,7 @@ consider_spread(AllocOffer *offer, int64 least, int64 whole)
 		BTGreaterEqualStrategyNumber, BTLessStrategyNumber
 	};
 
+	offer->kind = ALLOC_OFFER_NONE;
 	offer->batch.plan.available = 0;
 	offer->passed = 0;
 	keep_batch(offer);
@@ -134,6 +147,10 @@ consider_spread(AllocOffer *offer, int64 least, int64 whole)
 		}
 		index_endscan(scan);
 	}
+	if (offer->passed > 0)
+		crowded_batch = offer->batch.plan.batch_id;
+	else if (offer->kind == ALLOC_OFFER_FREE && offer->slot.quiet)
+		crowded_batch = 0;
 	if (offer->kind == ALLOC_OFFER_NONE &&
 		alloc_plan_serves(&offer->batch.plan, least))
 		offer->kind = offer->passed > 0 ? ALLOC_OFFER_BUSY :
@@ -218,7 +235,10 @@ alloc_store_take(const AllocOffer *offer, int64 qty, int64 event_id)
 	slot.available -= qty;
 	slot.lines.newest = event_id;
 	slot.lines.merged = NULL;
-	return write_slot(&offer->batch, &slot);
+	if (write_slot(&offer->batch, &slot))
+		return true;
+	crowded_batch = offer->batch.plan.batch_id;
+	return false;
 }
 
 /*
@@ -278,16 +298,44 @@ alloc_store_wait_slot(const AllocSlotRow *slot)
 }
 
 /*
- * alloc_store_insert_slot
- *		The first slot of a new batch, with all of its units.
+ * alloc_store_insert_slots
+ *		The slots of a new batch, with all of its units: one, or two when they
+ *		are many, so that a client that sits in its transaction with the first
+ *		does not stop the others.
  */
 void
-alloc_store_insert_slot(const AllocBatchRow *batch)
+alloc_store_insert_slots(const AllocBatchRow *batch)
 {
 	AllocSlotRow slot = {.available = batch->purchased};
 
-	alloc_slot_set(batch, &slot);
+	slot.spread = alloc_store_is_large(batch->purchased);
+	if (slot.spread)
+	{
+		slot.available = batch->purchased / 2;
+		slot.number = 1;
+		insert_slot(batch, &slot);
+		slot.available = batch->purchased - slot.available;
+		slot.number = 0;
+	}
+	insert_slot(batch, &slot);
+}
+
+static void
+insert_slot(const AllocBatchRow *batch, const AllocSlotRow *slot)
+{
+	alloc_slot_set(batch, slot);
 	alloc_table_insert(&alloc_tables[SLOT]);
+}
+
+/*
+ * alloc_store_is_large
+ *		Is a batch with so many units available worth two slots when it is
+ *		quiet?
+ */
+bool
+alloc_store_is_large(int64 available)
+{
+	return available >= LARGE_BATCH && alloc_max_slots > 1;
 }
 
 /*

@@ -23,10 +23,23 @@
 /* each with enough for so many lines like the one that was served. */
 #define SPLIT_LINES 8
 
+/* Among so many busy slots even a batch that looked full gets more of them. */
+#define MANY_PASSED 3
+
+/* Not each time that a quiet slot is met the others are looked at. */
+#define QUIET_OFFERS 16
+
+/* The batch for which this session last found no number for a new slot. */
+static int64 full_batch;
+
+static void spread(const AllocOffer *offer, int64 qty);
+static void merge_quiet(const AllocOffer *offer);
 static int64 free_units(const AllocBatchRow *batch);
-static bool merge_free(const AllocBatchRow *batch, int64 qty);
+static const AllocSlotRow *youngest_busy(const AllocBatchRow *batch);
+static void merge_free(const AllocBatchRow *batch, int64 qty);
 static bool add_piece(const AllocBatchRow *batch, int64 available);
 static bool lock_all(AllocBatchRow *batch);
+static int	held_longest_first(const void *a, const void *b);
 static bool same_slots(const AllocSlotRow *a, size_t na,
 					   const AllocSlotRow *b, size_t nb);
 static void absorb(AllocSlotRow *into, const AllocSlotRow *slot);
@@ -35,31 +48,75 @@ static int	add_chain(Datum *ids, int n, const AllocChain *chain);
 
 /*
  * alloc_store_gather
- *		Brings qty units of the best batch together in one slot, if they are
- *		scattered over several, and looks again.
+ *		Brings qty units of a scattered offer's batch together in one slot, or
+ *		waits for somebody who has some of them; and looks again.
  *
- * Locks the product, and then as many slots as it needs: those that are free;
- * when they do not suffice all of them, waiting for their holders.
+ * Takes the slots that are free, with the product locked, when they have
+ * enough; while it waits for one it has none.
  */
 void
-alloc_store_gather(const text *sku, int64 qty)
+alloc_store_gather(const AllocOffer *offer, int64 qty)
 {
-	AllocOffer	offer;
+	AllocBatchRow batch = offer->batch;
 
-	alloc_table_leave_queue(&alloc_tables[SLOT]);
-	alloc_store_lock_product(sku);
-	alloc_store_look();
-	alloc_store_best_offer(sku, qty, qty, &offer);
-	if (offer.kind == ALLOC_OFFER_NONE || offer.kind == ALLOC_OFFER_FREE)
-		return;
-	alloc_store_read_slots(&offer.batch);
-	if (!merge_free(&offer.batch, qty))
+	alloc_store_read_slots(&batch);
+	if (free_units(&batch) >= qty)
 	{
+		alloc_store_lock_product(batch.sku);
 		alloc_store_look();
-		alloc_store_lock_slots(&offer.batch);
-		(void) merge_free(&offer.batch, qty);
+		alloc_store_read_slots(&batch);
+		merge_free(&batch, qty);
+		alloc_store_look();
 	}
+	else
+		alloc_store_wait_slot(youngest_busy(&batch));
+}
+
+/*
+ * alloc_store_seize
+ *		Locks the slot of a busy offer, waiting for its holder, and looks
+ *		again.
+ *
+ * With the product locked: for those who have waited in vain, because others
+ * were faster when the slot was free.
+ */
+void
+alloc_store_seize(const AllocOffer *offer)
+{
+	ItemPointerData tid = offer->slot.tid;
+
+	alloc_store_lock_product(offer->batch.sku);
+	(void) alloc_store_is_unchanged(alloc_table_lock(&alloc_tables[SLOT],
+													 &tid));
 	alloc_store_look();
+}
+
+/*
+ * alloc_store_lock_free_slots
+ *		Locks free slots of a batch, without waiting, until they have qty units
+ *		together; the batch has these slots then, and no others.  False: they
+ *		do not suffice.  The product is locked.
+ */
+bool
+alloc_store_lock_free_slots(AllocBatchRow *batch, int64 qty)
+{
+	size_t		nlocked = 0;
+
+	alloc_store_read_slots(batch);
+	if (free_units(batch) < qty)
+		return false;
+	batch->plan.available = 0;
+	for (size_t i = 0; i < batch->nslots && batch->plan.available < qty; i++)
+	{
+		const AllocSlotRow *slot = &batch->slots[i];
+
+		if (slot->available == 0 || !alloc_store_try_lock_slot(slot))
+			continue;
+		batch->plan.available += slot->available;
+		batch->slots[nlocked++] = *slot;
+	}
+	batch->nslots = nlocked;
+	return batch->plan.available >= qty;
 }
 
 static int64
@@ -74,17 +131,38 @@ free_units(const AllocBatchRow *batch)
 }
 
 /*
- * Merges free slots of a batch until one has qty units.  False: there are not
- * enough of them.
+ * The slot with units whose holder began last; there is one, because the batch
+ * has enough, and its free slots have not.
  */
-static bool
+static const AllocSlotRow *
+youngest_busy(const AllocBatchRow *batch)
+{
+	const AllocSlotRow *youngest = NULL;
+
+	for (size_t i = 0; i < batch->nslots; i++)
+	{
+		const AllocSlotRow *slot = &batch->slots[i];
+
+		if (slot->available > 0 && TransactionIdIsValid(slot->busy) &&
+			(youngest == NULL ||
+			 TransactionIdFollows(slot->busy, youngest->busy)))
+			youngest = slot;
+	}
+	if (youngest == NULL)
+		elog(ERROR, "slots of batch \"%s\" have changed in a snapshot",
+			 alloc_show(batch->ref));
+	return youngest;
+}
+
+/*
+ * Merges free slots of a batch until one has qty units.
+ */
+static void
 merge_free(const AllocBatchRow *batch, int64 qty)
 {
 	AllocSlotRow into = {0};
 	bool		begun = false;
 
-	if (free_units(batch) < qty)
-		return false;
 	for (size_t i = 0; i < batch->nslots && into.available < qty; i++)
 	{
 		const AllocSlotRow *slot = &batch->slots[i];
@@ -99,7 +177,6 @@ merge_free(const AllocBatchRow *batch, int64 qty)
 	}
 	if (begun)
 		alloc_slot_must_write(batch, &into);
-	return into.available >= qty;
 }
 
 /*
@@ -116,15 +193,31 @@ alloc_store_try_lock_slot(const AllocSlotRow *slot)
 }
 
 /*
- * alloc_store_spread
- *		Splits the slot that this command has taken qty units from, because it
- *		was waited for, or others were.
- *
- * There are as many new slots as there are units for, and as alloc.max_slots
- * allows.
+ * alloc_store_arrange
+ *		After this command has taken qty units from the slot of an offer: a
+ *		batch whose slots were waited for, or passed by, is spread over more of
+ *		them; one that is quiet again is brought together.
  */
 void
-alloc_store_spread(const AllocOffer *offer, int64 qty)
+alloc_store_arrange(const AllocOffer *offer, int64 qty, bool waited)
+{
+	static int	quiet_offers;
+	int			many = offer->batch.plan.batch_id == full_batch ?
+		MANY_PASSED : 1;
+
+	if (waited || offer->passed >= many)
+		spread(offer, qty);
+	else if (offer->slot.quiet &&
+			 (offer->slot.number > 1 || ++quiet_offers % QUIET_OFFERS == 0))
+		merge_quiet(offer);
+}
+
+/*
+ * Splits the slot: into as many as there are units for, and as alloc.max_slots
+ * allows.
+ */
+static void
+spread(const AllocOffer *offer, int64 qty)
 {
 	const AllocBatchRow *batch = &offer->batch;
 	AllocSlotRow slot;
@@ -141,7 +234,10 @@ alloc_store_spread(const AllocOffer *offer, int64 qty)
 		if (add_piece(batch, slot.available / pieces))
 			given += slot.available / pieces;
 	if (given == 0)
+	{
+		full_batch = batch->plan.batch_id;
 		return;
+	}
 	slot.available -= given;
 	slot.spread = true;
 	alloc_slot_must_write(batch, &slot);
@@ -173,40 +269,37 @@ add_piece(const AllocBatchRow *batch, int64 available)
 }
 
 /*
- * alloc_store_merge_quiet
- *		Merges into the slot that this command has taken from those others of
- *		the batch that nobody has written for long.
+ * Merges into the slot others of the batch that nobody has written for long.
  */
-void
-alloc_store_merge_quiet(const AllocOffer *offer)
+static void
+merge_quiet(const AllocOffer *offer)
 {
 	AllocBatchRow batch = offer->batch;
 	AllocSlotRow into = {0};
-	size_t		nothers = 0;
-	bool		merged = false;
+	size_t		left;
+	size_t		enough;
 
 	alloc_store_look();
 	alloc_store_read_slots(&batch);
 	for (size_t i = 0; i < batch.nslots; i++)
 		if (batch.slots[i].number == offer->slot.number)
 			into = batch.slots[i];
-	for (size_t i = 0; i < batch.nslots; i++)
+	left = batch.nslots;
+	enough = alloc_store_is_large(batch.plan.available) ? 2 : 1;
+	for (size_t i = 0; i < batch.nslots && left > enough; i++)
 	{
 		const AllocSlotRow *slot = &batch.slots[i];
 
-		if (slot->number == into.number)
-			continue;
-		if (slot->quiet && alloc_store_try_lock_slot(slot))
+		if (slot->number != into.number && slot->quiet &&
+			alloc_store_try_lock_slot(slot))
 		{
 			absorb(&into, slot);
-			merged = true;
+			left--;
 		}
-		else
-			nothers++;
 	}
-	if (merged || nothers == 0)
+	if (left < batch.nslots || left == 1)
 	{
-		into.spread = nothers > 0;
+		into.spread = left > 1;
 		alloc_slot_must_write(&batch, &into);
 	}
 }
@@ -234,18 +327,34 @@ static bool
 lock_all(AllocBatchRow *batch)
 {
 	AllocSlotRow *before = batch->slots;
+	AllocSlotRow *queue = palloc_array(AllocSlotRow, batch->nslots);
 	size_t		nbefore = batch->nslots;
 
+	memcpy(queue, before, nbefore * sizeof(AllocSlotRow));
+	qsort(queue, nbefore, sizeof(AllocSlotRow), held_longest_first);
 	for (size_t i = 0; i < nbefore; i++)
-	{
-		ItemPointerData tid = before[i].tid;
-
 		(void) alloc_store_is_unchanged(alloc_table_lock(&alloc_tables[SLOT],
-														 &tid));
-	}
+														 &queue[i].tid));
+	pfree(queue);
 	alloc_store_look();
 	alloc_store_read_slots(batch);
 	return same_slots(before, nbefore, batch->slots, batch->nslots);
+}
+
+/*
+ * In this order little is locked while a client is waited for that sits in its
+ * transaction.
+ */
+static int
+held_longest_first(const void *a, const void *b)
+{
+	TransactionId busy_a = ((const AllocSlotRow *) a)->busy;
+	TransactionId busy_b = ((const AllocSlotRow *) b)->busy;
+
+	if (!TransactionIdIsValid(busy_a) || !TransactionIdIsValid(busy_b))
+		return TransactionIdIsValid(busy_b) - TransactionIdIsValid(busy_a);
+	return TransactionIdPrecedes(busy_a, busy_b) ? -1 :
+		TransactionIdFollows(busy_a, busy_b);
 }
 
 static bool
@@ -289,18 +398,29 @@ alloc_store_take_from_all(const AllocBatchRow *batch, int64 qty,
 /*
  * alloc_store_save_slots
  *		Writes what a batch has available, and where the list of its lines
- *		begins, into one slot; all of them are locked and were read.
+ *		begins, into one slot, or two when it is large; all of them are locked
+ *		and were read.
  */
 void
 alloc_store_save_slots(const AllocBatchRow *batch, const AllocChain *lines)
 {
 	AllocSlotRow slot = batch->slots[0];
+	size_t		kept = alloc_store_is_large(batch->plan.available) ? 2 : 1;
 
-	for (size_t i = 1; i < batch->nslots; i++)
+	for (size_t i = kept; i < batch->nslots; i++)
 		absorb(&slot, &batch->slots[i]);
 	slot.available = batch->plan.available;
-	slot.spread = false;
+	slot.spread = kept > 1 && batch->nslots > 1;
 	slot.lines = *lines;
+	if (slot.spread)
+	{
+		AllocSlotRow other = batch->slots[1];
+
+		other.available = slot.available / 2;
+		other.lines = (AllocChain) {0};
+		slot.available -= other.available;
+		alloc_slot_must_write(batch, &other);
+	}
 	alloc_slot_must_write(batch, &slot);
 }
 
