@@ -3,7 +3,7 @@
  * command.h
  *	  What the commands share: their errors.
  *
- * For command.c, command_lines.c and command_quantity.c only.
+ * For command.c, command_quantity.c and bulk.c only.
  *
  *-------------------------------------------------------------------------
  */

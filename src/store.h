@@ -117,6 +117,7 @@ extern void alloc_store_look(void);
 extern bool alloc_store_find_line(const text *orderid, const text *sku,
 								  AllocLineRow *row);
 extern bool alloc_store_settle_line(const AllocLine *line, AllocLineRow *row);
+extern bool alloc_store_line_is_coming(const AllocLine *line);
 extern bool alloc_store_insert_line(const AllocLine *line, int64 batch_id,
 									int64 event_id);
 extern bool alloc_store_add_line(const AllocLine *line, int64 batch_id,

@@ -83,6 +83,21 @@ alloc_store_settle_line(const AllocLine *line, AllocLineRow *row)
 }
 
 /*
+ * alloc_store_line_is_coming
+ *		Does anybody have a line that the last look did not see?
+ */
+bool
+alloc_store_line_is_coming(const AllocLine *line)
+{
+	ScanKeyData keys[2];
+	TransactionId busy;
+
+	set_line_keys(keys, line->orderid, line->sku);
+	return alloc_table_probe(&alloc_tables[ALLOCATION], ALLOCATION_LINE, keys,
+							 2, &busy);
+}
+
+/*
  * alloc_store_insert_line
  *		Records that a batch serves a line.  False: somebody else was faster
  *		with this line, and nothing is recorded.

@@ -1,0 +1,506 @@
+/*-------------------------------------------------------------------------
+ *
+ * bulk.c
+ *	  Allocation of many lines in one pass.
+ *
+ * The result is that of allocate() for each line in turn.  First the stock of
+ * each sku is locked, and the planner places the sku's lines in memory.  Skus
+ * come in the order of their bytes, so that two calls do not deadlock, and
+ * lines of different skus do not bear on each other.  Then, with all locks
+ * held, lines and events are written in the order of the call, and last the
+ * slots.
+ *
+ * Where one slot has enough for all lines of a sku, that slot is all that is
+ * locked, as by allocate(); else as many as it takes of those that are free;
+ * and all slots of the sku only where these do not suffice.
+ *
+ * Whether a line is there already is not asked at first: its insertion tells,
+ * and so it is looked for only when no batch can serve it.  With care, whoever
+ * is at work on one of the lines is waited for while nothing is locked, and
+ * each line is looked for.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "argument.h"
+#include "bulk.h"
+#include "command.h"
+#include "common/hashfn.h"
+#include "common/int.h"
+#include "event.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+
+/* A batch that serves some of the lines. */
+typedef struct BulkBatch
+{
+	AllocBatchRow row;
+	AllocChain	chain;			/* its lines, in the course of writing */
+	int64		taken;
+} BulkBatch;
+
+/* The lines of one sku, and the batches that may serve them. */
+typedef struct BulkSku
+{
+	const text *sku;			/* the key of the hash table */
+	AllocBulkLine   *first;
+	AllocBulkLine   *last;
+	int64		least;			/* the smallest quantity */
+	int64		whole;			/* the sum of them, at most 2^63-1 */
+	bool		one_slot;		/* the offer's slot is all that is locked */
+	bool		waited;			/* for slots that others had */
+	AllocOffer	offer;
+	BulkBatch  *batches;
+	size_t		nbatches;
+} BulkSku;
+
+static void group_by_sku(AllocBulk *bulk);
+static void add_to_sku(BulkSku *sku, AllocBulkLine *line);
+static uint32 hash_sku(const void *key, Size size);
+static int	match_sku(const void *a, const void *b, Size size);
+static int	compare_skus(const void *a, const void *b, void *arg);
+static void make_placed(AllocBulk *bulk);
+static void settle_lines(AllocBulk *bulk);
+static uint32 hash_line(const void *key, Size size);
+static int	match_line(const void *a, const void *b, Size size);
+static void lock_stock(BulkSku *sku, bool careful);
+static void add_batches(BulkSku *sku, const AllocBatchRow *rows, size_t n);
+static void lock_all_stock(BulkSku *sku);
+static bool plan_sku(AllocBulk *bulk, BulkSku *sku);
+static bool plan_line(AllocBulkLine *line, BulkSku *sku, AllocPlanBatch *left);
+static void remember_all_before(AllocBulk *bulk, const BulkSku *sku,
+								const AllocBulkLine *line);
+static bool line_is_there(AllocBulk *bulk, AllocBulkLine *line);
+static void remember_placed(AllocBulk *bulk, AllocBulkLine *line);
+static bool write_lines(AllocBulk *bulk);
+static bool write_line(AllocBulkLine *line);
+static void write_slots(BulkSku *sku);
+
+/*
+ * alloc_bulk_allocate
+ *		Allocates the lines.  False: one of them is there, or about to be; what
+ *		was done so far is to be rolled back, and to be done again with care.
+ *
+ * Works between alloc_store_begin() and alloc_store_end(); allocates in the
+ * current memory context.
+ */
+bool
+alloc_bulk_allocate(AllocBulk *bulk)
+{
+	group_by_sku(bulk);
+	make_placed(bulk);
+	if (bulk->careful)
+		settle_lines(bulk);
+	for (size_t i = 0; i < bulk->nskus; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		lock_stock(bulk->skus[i], bulk->careful);
+		if (!plan_sku(bulk, bulk->skus[i]))
+			return false;
+	}
+	if (!write_lines(bulk))
+		return false;
+	for (size_t i = 0; i < bulk->nskus; i++)
+		write_slots(bulk->skus[i]);
+	return true;
+}
+
+static void
+group_by_sku(AllocBulk *bulk)
+{
+	HASHCTL		control = {
+		.keysize = sizeof(const text *),
+		.entrysize = sizeof(BulkSku),
+		.hash = hash_sku,
+		.match = match_sku,
+		.hcxt = CurrentMemoryContext
+	};
+	HTAB	   *skus = hash_create("alloc skus", 1024, &control,
+								   HASH_ELEM | HASH_FUNCTION | HASH_COMPARE |
+								   HASH_CONTEXT);
+	HASH_SEQ_STATUS scan;
+	BulkSku    *sku;
+
+	for (size_t i = 0; i < bulk->nlines; i++)
+	{
+		AllocBulkLine   *line = &bulk->lines[i];
+		bool		found;
+
+		CHECK_FOR_INTERRUPTS();
+		sku = hash_search(skus, &line->line.sku, HASH_ENTER, &found);
+		if (!found)
+			*sku = (BulkSku) {.sku = line->line.sku};
+		add_to_sku(sku, line);
+	}
+
+	bulk->nskus = 0;
+	bulk->skus = palloc_extended(hash_get_num_entries(skus) * sizeof(BulkSku *),
+								 MCXT_ALLOC_HUGE);
+	hash_seq_init(&scan, skus);
+	while ((sku = hash_seq_search(&scan)) != NULL)
+		bulk->skus[bulk->nskus++] = sku;
+	qsort_interruptible(bulk->skus, bulk->nskus, sizeof(BulkSku *),
+						compare_skus, NULL);
+}
+
+static void
+add_to_sku(BulkSku *sku, AllocBulkLine *line)
+{
+	line->next = NULL;
+	if (sku->first == NULL)
+	{
+		sku->first = line;
+		sku->least = line->line.qty;
+	}
+	else
+		sku->last->next = line;
+	sku->last = line;
+	sku->least = Min(sku->least, line->line.qty);
+	if (pg_add_s64_overflow(sku->whole, line->line.qty, &sku->whole))
+		sku->whole = PG_INT64_MAX;
+}
+
+static uint32
+hash_sku(const void *key, Size size)
+{
+	const text *sku = *(const text *const *) key;
+
+	return hash_bytes((const unsigned char *) VARDATA_ANY(sku),
+					  VARSIZE_ANY_EXHDR(sku));
+}
+
+static int
+match_sku(const void *a, const void *b, Size size)
+{
+	return alloc_compare_keys(*(const text *const *) a,
+							  *(const text *const *) b);
+}
+
+static int
+compare_skus(const void *a, const void *b, void *arg)
+{
+	return alloc_compare_keys((*(BulkSku *const *) a)->sku,
+							  (*(BulkSku *const *) b)->sku);
+}
+
+static void
+make_placed(AllocBulk *bulk)
+{
+	HASHCTL		control = {
+		.keysize = sizeof(AllocBulkLine *),
+		.entrysize = sizeof(AllocBulkLine *),
+		.hash = hash_line,
+		.match = match_line,
+		.hcxt = CurrentMemoryContext
+	};
+
+	bulk->placed = hash_create("alloc placed lines", 1024, &control,
+							   HASH_ELEM | HASH_FUNCTION | HASH_COMPARE |
+							   HASH_CONTEXT);
+}
+
+/*
+ * Waits for whoever is at work on one of the lines, with nothing locked.
+ */
+static void
+settle_lines(AllocBulk *bulk)
+{
+	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext,
+												  "alloc scratch",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext oldcxt = MemoryContextSwitchTo(scratch);
+
+	for (size_t i = 0; i < bulk->nlines; i++)
+	{
+		AllocLineRow there;
+
+		CHECK_FOR_INTERRUPTS();
+		(void) alloc_store_settle_line(&bulk->lines[i].line, &there);
+		MemoryContextReset(scratch);
+	}
+	MemoryContextSwitchTo(oldcxt);
+	MemoryContextDelete(scratch);
+	alloc_store_look();
+}
+
+static uint32
+hash_line(const void *key, Size size)
+{
+	const AllocBulkLine *line = *(AllocBulkLine *const *) key;
+
+	return hash_combine(hash_sku(&line->line.orderid, 0),
+						hash_sku(&line->line.sku, 0));
+}
+
+static int
+match_line(const void *a, const void *b, Size size)
+{
+	const AllocBulkLine *line_a = *(AllocBulkLine *const *) a;
+	const AllocBulkLine *line_b = *(AllocBulkLine *const *) b;
+	int			order = alloc_compare_keys(line_a->line.orderid,
+										   line_b->line.orderid);
+
+	return order != 0 ? order :
+		alloc_compare_keys(line_a->line.sku, line_b->line.sku);
+}
+
+/*
+ * Locks the stock that may serve the lines of a sku.
+ *
+ * The batch of the offer is the first that can serve any of them, so when it
+ * can serve all of them it does.
+ */
+static void
+lock_stock(BulkSku *sku, bool careful)
+{
+	AllocOffer *offer = &sku->offer;
+
+	alloc_store_best_offer(sku->sku, sku->least, sku->whole, offer);
+	if (offer->kind == ALLOC_OFFER_NONE)
+		return;
+	if (!careful && offer->kind == ALLOC_OFFER_FREE &&
+		alloc_store_try_lock_slot(&offer->slot))
+	{
+		sku->one_slot = true;
+		offer->batch.plan.available = offer->slot.available;
+		add_batches(sku, &offer->batch, 1);
+		sku->batches[0].chain = offer->slot.lines;
+		return;
+	}
+	sku->waited = offer->kind != ALLOC_OFFER_SCATTERED;
+	alloc_store_lock_product(sku->sku);
+	alloc_store_look();
+	alloc_store_best_offer(sku->sku, sku->least, sku->whole, offer);
+	if (offer->kind == ALLOC_OFFER_NONE)
+		return;
+	if (alloc_store_lock_free_slots(&offer->batch, sku->whole))
+	{
+		add_batches(sku, &offer->batch, 1);
+		sku->batches[0].chain = offer->batch.slots[0].lines;
+	}
+	else
+		lock_all_stock(sku);
+}
+
+static void
+add_batches(BulkSku *sku, const AllocBatchRow *rows, size_t n)
+{
+	sku->nbatches = n;
+	sku->batches = palloc_extended(n * sizeof(BulkBatch),
+								   MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	for (size_t i = 0; i < n; i++)
+		sku->batches[i].row = rows[i];
+}
+
+/*
+ * All of it, waiting for whoever has some.
+ */
+static void
+lock_all_stock(BulkSku *sku)
+{
+	AllocBatchRow *rows;
+	size_t		n;
+
+	alloc_store_look();
+	n = alloc_store_batches(sku->sku, &rows);
+	add_batches(sku, rows, n);
+	pfree(rows);
+	for (size_t i = 0; i < n; i++)
+	{
+		BulkBatch  *batch = &sku->batches[i];
+
+		alloc_store_lock_slots(&batch->row);
+		batch->chain = batch->row.slots[0].lines;
+	}
+}
+
+/*
+ * Places the lines of a sku.  False: somebody is at work on one of them.
+ */
+static bool
+plan_sku(AllocBulk *bulk, BulkSku *sku)
+{
+	AllocPlanBatch *left = palloc_extended(sku->nbatches * sizeof(AllocPlanBatch),
+										   MCXT_ALLOC_HUGE);
+	bool		look_for_lines = bulk->careful;
+
+	for (size_t i = 0; i < sku->nbatches; i++)
+		left[i] = sku->batches[i].row.plan;
+	for (AllocBulkLine *line = sku->first; line != NULL; line = line->next)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (look_for_lines && line_is_there(bulk, line))
+			continue;
+		if (plan_line(line, sku, left))
+		{
+			if (look_for_lines)
+				remember_placed(bulk, line);
+			continue;
+		}
+		if (!look_for_lines)
+		{
+			look_for_lines = true;
+			remember_all_before(bulk, sku, line);
+			if (line_is_there(bulk, line))
+				continue;
+		}
+		if (alloc_store_line_is_coming(&line->line))
+			return false;
+	}
+	pfree(left);
+	return true;
+}
+
+/*
+ * The batch that serves a line.  False: none can.
+ */
+static bool
+plan_line(AllocBulkLine *line, BulkSku *sku, AllocPlanBatch *left)
+{
+	ptrdiff_t	place = alloc_plan_take(left, sku->nbatches, line->line.qty);
+
+	line->fate = ALLOC_LINE_NOT_SERVED;
+	line->ref = NULL;
+	if (place == ALLOC_NO_BATCH)
+		return false;
+	line->fate = ALLOC_LINE_PLACED;
+	line->batch = &sku->batches[place];
+	line->batch->taken += line->line.qty;
+	line->ref = line->batch->row.ref;
+	return true;
+}
+
+static void
+remember_all_before(AllocBulk *bulk, const BulkSku *sku, const AllocBulkLine *line)
+{
+	for (AllocBulkLine *earlier = sku->first; earlier != line; earlier = earlier->next)
+	{
+		CHECK_FOR_INTERRUPTS();
+		remember_placed(bulk, earlier);
+	}
+}
+
+/*
+ * Is a line there, from before this call or from earlier in it?
+ */
+static bool
+line_is_there(AllocBulk *bulk, AllocBulkLine *line)
+{
+	AllocBulkLine  **earlier = hash_search(bulk->placed, &line, HASH_FIND, NULL);
+	AllocLineRow there;
+	AllocBatchRow batch;
+
+	if (earlier != NULL)
+	{
+		line->qty_there = (*earlier)->line.qty;
+		line->ref = (*earlier)->ref;
+	}
+	else if (alloc_store_find_line(line->line.orderid, line->line.sku, &there))
+	{
+		alloc_store_get_batch(there.batch_id, &batch);
+		line->qty_there = there.line.qty;
+		line->ref = batch.ref;
+	}
+	else
+		return false;
+	line->fate = ALLOC_LINE_THERE;
+	return true;
+}
+
+static void
+remember_placed(AllocBulk *bulk, AllocBulkLine *line)
+{
+	(void) hash_search(bulk->placed, &line, HASH_ENTER, NULL);
+}
+
+/*
+ * Writes what was planned.  False: a line is there.
+ */
+static bool
+write_lines(AllocBulk *bulk)
+{
+	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext,
+												  "alloc scratch",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext oldcxt;
+
+	alloc_store_begin_bulk();
+	for (size_t i = 0; i < bulk->nlines; i++)
+	{
+		bool		is_new;
+
+		CHECK_FOR_INTERRUPTS();
+		oldcxt = MemoryContextSwitchTo(scratch);
+		is_new = write_line(&bulk->lines[i]);
+		MemoryContextSwitchTo(oldcxt);
+		MemoryContextReset(scratch);
+		if (!is_new)
+			return false;
+	}
+	MemoryContextDelete(scratch);
+	return alloc_store_end_bulk();
+}
+
+static bool
+write_line(AllocBulkLine *line)
+{
+	AllocChain *chain;
+	int64		event_id;
+
+	switch (line->fate)
+	{
+		case ALLOC_LINE_THERE:
+			alloc_require_same_qty(&line->line, line->qty_there);
+			break;
+		case ALLOC_LINE_NOT_SERVED:
+			if (!alloc_store_product_exists(line->line.sku))
+				alloc_unknown_sku(line->line.sku);
+			alloc_event_out_of_stock(&line->line);
+			break;
+		case ALLOC_LINE_PLACED:
+			chain = &line->batch->chain;
+			event_id = alloc_store_next_event_id();
+			if (!alloc_store_add_line(&line->line,
+									  line->batch->row.plan.batch_id,
+									  event_id))
+				return false;
+			alloc_event_allocated(event_id, &line->line, line->ref, chain);
+			chain->newest = event_id;
+			chain->merged = NULL;
+			break;
+	}
+	return true;
+}
+
+/*
+ * Takes from the slots what the lines got.  A batch whose slots were waited
+ * for is spread over more of them.
+ */
+static void
+write_slots(BulkSku *sku)
+{
+	CHECK_FOR_INTERRUPTS();
+	for (size_t i = 0; i < sku->nbatches; i++)
+	{
+		const BulkBatch *batch = &sku->batches[i];
+
+		if (batch->taken == 0)
+			continue;
+		if (!sku->one_slot)
+			alloc_store_take_from_all(&batch->row, batch->taken,
+									  batch->chain.newest);
+		else if (!alloc_store_take(&sku->offer, batch->taken,
+								   batch->chain.newest))
+			elog(ERROR, "slot of batch \"%s\" changed under lock",
+				 alloc_show(batch->row.ref));
+		if (sku->waited)
+		{
+			sku->offer.batch = batch->row;
+			sku->offer.slot = batch->row.slots[0];
+		}
+		if (sku->waited || sku->one_slot)
+			alloc_store_arrange(&sku->offer, sku->least, sku->waited);
+		sku->waited = false;
+	}
+}
