@@ -19,7 +19,7 @@
 
 extern void alloc_require_sum_fits(const text *sku, const text *except,
 								   int64 qty);
-extern void alloc_unknown_sku(const text *sku) pg_attribute_noreturn();
+extern void alloc_unknown_sku(const text *sku);
 extern void alloc_require_same_qty(const AllocLine *line, int64 qty_there);
 
 #endif							/* ALLOC_COMMAND_H */

@@ -1,5 +1,6 @@
--- The peer: the contract of add_batch(), allocate(), deallocate() and
--- change_batch_quantity() in plain PL/pgSQL, in schema alloc_peer.
+-- The peer: the contract of add_batch(), allocate(), allocate_lines(),
+-- deallocate() and change_batch_quantity() in plain PL/pgSQL, in schema
+-- alloc_peer.
 --
 -- It serves twice.  As the reference: test/checks/random_commands.t runs
 -- random commands against it and against the extension, in lock step.  As
@@ -228,6 +229,27 @@ BEGIN
 		VALUES (v_event_id, statement_timestamp(),
 				'allocated', p_orderid, p_sku, p_qty, v_ref);
 	RETURN v_ref;
+END
+$$;
+
+-- allocate_lines: allocate() for each line in turn.
+CREATE TYPE alloc_peer.order_line AS (orderid text, sku text, qty bigint);
+
+CREATE FUNCTION alloc_peer.allocate_lines(
+	p_lines alloc_peer.order_line[],
+	OUT orderid text, OUT sku text, OUT qty bigint, OUT batchref text)
+RETURNS SETOF record
+LANGUAGE plpgsql AS $$
+DECLARE
+	v_line alloc_peer.order_line;
+BEGIN
+	FOREACH v_line IN ARRAY p_lines LOOP
+		orderid := v_line.orderid;
+		sku := v_line.sku;
+		qty := v_line.qty;
+		batchref := alloc_peer.allocate(orderid, sku, qty);
+		RETURN NEXT;
+	END LOOP;
 END
 $$;
 

@@ -15,7 +15,8 @@ CREATE SCHEMA compare;
 -- What the two sides are asked.  Name ship is no command yet: see
 -- compare.question().
 CREATE TYPE compare.command AS (
-	name text, orderid text, ref text, sku text, qty bigint, eta date);
+	name text, orderid text, ref text, sku text, qty bigint, eta date,
+	lines alloc_peer.order_line[]);
 
 -- dice: 1 to n.
 CREATE FUNCTION compare.dice(n bigint) RETURNS bigint
@@ -166,6 +167,65 @@ BEGIN
 END
 $$;
 
+-- random_line: for an array of lines.  The quantity is most often that of the
+-- same line where there is one, in the array or allocated: or there would be
+-- an error in nearly every array.
+CREATE FUNCTION compare.random_line(sku_numbers bigint[], before alloc_peer.order_line[])
+RETURNS alloc_peer.order_line
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+	sku_number bigint := sku_numbers[compare.dice(cardinality(sku_numbers))];
+	line alloc_peer.order_line;
+	same alloc_peer.order_line;
+	known_qty bigint;
+BEGIN
+	line.orderid := compare.random_orderid(sku_number);
+	line.sku := compare.key('SKU', sku_number);
+	-- Many a line is larger than any batch, so that it can come again with
+	-- another quantity.
+	line.qty := CASE WHEN compare.once_in(12) THEN compare.dice(60)
+					 ELSE compare.random_line_quantity(sku_number) END;
+	IF cardinality(before) > 0 AND compare.once_in(8) THEN
+		line := before[compare.dice(cardinality(before))];
+		IF line.qty > 9 THEN
+			line.qty := compare.dice(9);
+		END IF;
+	ELSIF NOT compare.once_in(300) THEN
+		FOREACH same IN ARRAY before LOOP
+			IF (same.orderid, same.sku) = (line.orderid, line.sku) THEN
+				known_qty := same.qty;
+			END IF;
+		END LOOP;
+		IF known_qty IS NULL THEN
+			SELECT qty INTO known_qty FROM alloc_peer.allocation
+			 WHERE orderid = line.orderid AND sku = line.sku;
+		END IF;
+		line.qty := coalesce(known_qty, line.qty);
+	END IF;
+	RETURN line;
+END
+$$;
+
+-- random_allocate_lines: mostly few lines, up to 40, of one to six skus.
+CREATE FUNCTION compare.random_allocate_lines(sku_number bigint)
+RETURNS compare.command
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+	c compare.command;
+	sku_numbers bigint[] := ARRAY[sku_number];
+BEGIN
+	c.name := 'allocate_lines';
+	c.lines := '{}';
+	FOR i IN 2..compare.dice(6) LOOP
+		sku_numbers := sku_numbers || compare.random_sku_number();
+	END LOOP;
+	FOR i IN 1..CASE WHEN compare.once_in(30) THEN 0 ELSE 1 + floor(40 * random() ^ 2)::int END LOOP
+		c.lines := c.lines || compare.random_line(sku_numbers, c.lines);
+	END LOOP;
+	RETURN c;
+END
+$$;
+
 -- random_line_command: deallocate or ship; every other time of the oldest line
 -- of some batch of the sku, else of a line that often is not there.
 CREATE FUNCTION compare.random_line_command(command_name text, sku_number bigint, progress float)
@@ -226,6 +286,26 @@ BEGIN
 END
 $$;
 
+-- spoiled_lines: a bad array, or one whose first line is bad: of a later one
+-- the extension knows before it allocates those before it, the peer does not.
+CREATE FUNCTION compare.spoiled_lines(c compare.command) RETURNS compare.command
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+	bad compare.command;
+BEGIN
+	bad.orderid := 'order-1';
+	bad.sku := 'SKU-1';
+	bad.qty := 1;
+	bad := compare.spoiled(bad);
+	CASE compare.dice(8)
+		WHEN 1 THEN c.lines := NULL;
+		WHEN 2 THEN c.lines := NULL::alloc_peer.order_line || c.lines;
+		ELSE c.lines := ROW(bad.orderid, bad.sku, bad.qty)::alloc_peer.order_line || c.lines;
+	END CASE;
+	RETURN c;
+END
+$$;
+
 -- random_command: the next one; progress goes from 0 to 1.
 CREATE FUNCTION compare.random_command(progress float) RETURNS compare.command
 LANGUAGE plpgsql VOLATILE AS $$
@@ -236,13 +316,15 @@ DECLARE
 BEGIN
 	CASE
 		WHEN roll <= 100 THEN c := compare.random_add_batch(sku_number, progress);
-		WHEN roll <= 600 THEN c := compare.random_allocate(sku_number);
+		WHEN roll <= 575 THEN c := compare.random_allocate(sku_number);
+		WHEN roll <= 600 THEN c := compare.random_allocate_lines(sku_number);
 		WHEN roll <= 760 THEN c := compare.random_line_command('deallocate', sku_number, progress);
 		WHEN roll <= 770 THEN c := compare.random_line_command('ship', sku_number, progress);
 		ELSE c := compare.random_change(sku_number, progress);
 	END CASE;
 	WHILE c.name <> 'ship' AND compare.once_in(20) LOOP
-		c := compare.spoiled(c);
+		c := CASE c.name WHEN 'allocate_lines' THEN compare.spoiled_lines(c)
+						 ELSE compare.spoiled(c) END;
 	END LOOP;
 	RETURN c;
 END

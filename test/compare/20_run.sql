@@ -26,6 +26,10 @@ LANGUAGE sql STABLE AS $$
 			'SELECT %1$I.add_batch(($1).ref, ($1).sku, ($1).qty, ($1).eta)'
 		WHEN 'allocate' THEN
 			'SELECT %1$I.allocate(($1).orderid, ($1).sku, ($1).qty)'
+		WHEN 'allocate_lines' THEN
+			'SELECT string_agg(r::text, '' '' ORDER BY r.ordinality)
+			   FROM %1$I.allocate_lines(($1).lines::text::%1$I.order_line[])
+					WITH ORDINALITY AS r'
 		WHEN 'deallocate' THEN
 			'SELECT %1$I.deallocate(($1).orderid, ($1).sku)'
 		WHEN 'change_batch_quantity' THEN
@@ -41,7 +45,9 @@ LANGUAGE sql STABLE AS $$
 				RETURNING batch_id, qty)
 			 UPDATE %1$I.slot SET shipped = slot.shipped + shipped.qty
 			   FROM shipped
-			  WHERE slot.batch_id = shipped.batch_id AND slot.slot = 0
+			  WHERE slot.batch_id = shipped.batch_id
+				AND slot.slot = (SELECT min(s.slot) FROM %1$I.slot s
+								  WHERE s.batch_id = shipped.batch_id)
 			 RETURNING shipped.qty::text'
 	END, side)
 $$;
@@ -108,6 +114,8 @@ BEGIN
 		RETURN NEXT CASE WHEN events IS NULL THEN 'same again' ELSE 'created' END;
 	ELSIF c.name = 'allocate' THEN
 		RETURN QUERY SELECT compare.outcomes_of_allocate(c, answer, events);
+	ELSIF c.name = 'allocate_lines' THEN
+		RETURN QUERY SELECT compare.outcomes_of_lines(c, events);
 	ELSIF c.name IN ('deallocate', 'ship') THEN
 		RETURN NEXT CASE answer WHEN 'NULL' THEN 'no such line' ELSE 'done' END;
 	ELSE
@@ -127,6 +135,34 @@ LANGUAGE sql STABLE AS $$
 		THEN 'by the first batch'
 		ELSE 'by a later batch'
 	END
+$$;
+
+CREATE FUNCTION compare.outcomes_of_lines(c compare.command, events text)
+RETURNS SETOF text
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+	lines  bigint := cardinality(c.lines);
+	known  bigint := lines - regexp_count(coalesce(events, ''), '^\((allocated|out_of_stock),', 1, 'n');
+	unmet  bigint := regexp_count(coalesce(events, ''), '^\(out_of_stock,', 1, 'n');
+	skus   bigint;
+	keys   bigint;
+	values bigint;
+BEGIN
+	SELECT count(DISTINCT sku), count(DISTINCT (orderid, sku)), count(DISTINCT (orderid, sku, qty))
+	  INTO skus, keys, values FROM unnest(c.lines);
+	RETURN QUERY
+	SELECT outcome FROM (VALUES
+		('no line', lines = 0),
+		('more than 20 lines', lines > 20),
+		('several skus', skus > 1),
+		('each line is new and served', lines > 0 AND known = 0 AND unmet = 0),
+		('some served, some out of stock', unmet > 0 AND known + unmet < lines),
+		('a line that was there', known > 0 AND keys = lines),
+		('every line was there', known = lines AND lines > 0),
+		('a line twice', keys < lines),
+		('out of stock, then with another quantity', keys < values)) AS v (outcome, holds)
+	 WHERE holds;
+END
 $$;
 
 CREATE FUNCTION compare.outcomes_of_change(answer text, events text, taken bigint)
@@ -170,6 +206,40 @@ BEGIN
 END
 $$;
 
+-- scatter: moves some of a batch's stock, or none, to a slot of its own, as
+-- where many clients want it.  Only the extension has such slots.
+CREATE PROCEDURE compare.scatter(ours name, progress float)
+LANGUAGE plpgsql AS $$
+DECLARE
+	p_ref   text := compare.random_ref(compare.random_sku_number(), progress);
+	number  int := compare.dice(127);
+	share   numeric := random();
+	fullest record;
+	moved   bigint;
+BEGIN
+	IF ours <> 'alloc' THEN
+		RETURN;
+	END IF;
+	SELECT s.* INTO fullest
+	  FROM alloc.slot s
+	  JOIN alloc.batch b USING (batch_id)
+	 WHERE b.ref = p_ref
+	   AND NOT EXISTS (SELECT FROM alloc.slot o
+						WHERE o.batch_id = b.batch_id AND o.slot = number)
+	 ORDER BY s.available DESC LIMIT 1;
+	IF NOT FOUND THEN
+		RETURN;
+	END IF;
+	moved := floor(fullest.available * share);
+	UPDATE alloc.slot
+	   SET spread = true,
+		   available = available - CASE slot WHEN fullest.slot THEN moved ELSE 0 END
+	 WHERE batch_id = fullest.batch_id;
+	INSERT INTO alloc.slot (batch_id, slot, available, spread, eta, ref, sku)
+		VALUES (fullest.batch_id, number, moved, true, fullest.eta, fullest.ref, fullest.sku);
+END
+$$;
+
 -- run: puts commands to schema ours and to the peer until they differ, and
 -- compares the tables after each check_every commands and at the end.
 CREATE PROCEDURE compare.run(ours name, seed int, commands int, check_every int)
@@ -188,6 +258,9 @@ DECLARE
 BEGIN
 	PERFORM setseed(seed / 2147483648.0);
 	FOR n IN 1..commands LOOP
+		IF compare.once_in(10) THEN
+			CALL compare.scatter(ours, n::float / commands);
+		END IF;
 		c := compare.random_command(n::float / commands);
 		undo := compare.once_in(50);
 		taken := CASE c.name
@@ -241,6 +314,8 @@ LANGUAGE sql STABLE AS $$
 									 c.ref, c.sku, c.qty, c.eta)
 		WHEN 'allocate' THEN format('SELECT allocate(%L, %L, %L);',
 									c.orderid, c.sku, c.qty)
+		WHEN 'allocate_lines' THEN
+			format('SELECT * FROM allocate_lines(%L);', c.lines)
 		WHEN 'deallocate' THEN format('SELECT deallocate(%L, %L);', c.orderid, c.sku)
 		WHEN 'change_batch_quantity' THEN
 			format('SELECT * FROM change_batch_quantity(%L, %L);', c.ref, c.qty)
@@ -248,12 +323,21 @@ LANGUAGE sql STABLE AS $$
 	END
 $$;
 
--- reproduction: the commands on the same sku up to the difference, as SQL to
--- feed to either side; nothing but these can have led to it.
+-- skus: those that a command is about.
+CREATE FUNCTION compare.skus(c compare.command) RETURNS text[]
+LANGUAGE sql STABLE AS $$
+	SELECT array_agg(sku)
+	  FROM (SELECT c.sku
+			UNION SELECT sku FROM alloc_peer.batch WHERE ref = c.ref
+			UNION SELECT sku FROM unnest(c.lines)) AS known
+$$;
+
+-- reproduction: the commands on the same skus up to the difference, as SQL to
+-- feed to either side.  Nothing but these can have led to it, and an error
+-- about another sku in an array of lines.
 CREATE VIEW compare.reproduction AS
 WITH target AS (
-	SELECT d.n, coalesce((j.command).sku,
-						 (SELECT sku FROM alloc_peer.batch WHERE ref = (j.command).ref)) AS sku
+	SELECT d.n, compare.skus(j.command) AS skus
 	  FROM compare.difference d
 	  JOIN compare.journal j USING (n)
 	 LIMIT 1)
@@ -261,6 +345,5 @@ SELECT j.n, compare.as_sql(j.command) || CASE WHEN j.undone THEN ' -- rolled bac
 		|| ' -- ' || j.answer AS command
   FROM target
   JOIN compare.journal j ON j.n <= target.n
-  LEFT JOIN alloc_peer.batch b ON b.ref = (j.command).ref
- WHERE target.sku IN ((j.command).sku, b.sku)
+ WHERE target.skus && compare.skus(j.command)
  ORDER BY j.n;
