@@ -1,4 +1,5 @@
--- The extension.  Each client has its own orders; n starts where no run before was.
+-- The extension.  Each client has its own orders; n starts where no run before
+-- was.  The skus are every step-th of the shop's.
 \set n :n + 1
-\set sku random(100001, 100000 + :skus)
+\set sku 100000 + random(1, :skus) * :step
 SELECT alloc.allocate('order-' || :client_id || '-' || :n, 'SKU-' || :sku, 1);
