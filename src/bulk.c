@@ -74,7 +74,8 @@ static void remember_all_before(AllocBulk *bulk, const BulkSku *sku,
 static bool line_is_there(AllocBulk *bulk, AllocBulkLine *line);
 static void remember_placed(AllocBulk *bulk, AllocBulkLine *line);
 static bool write_lines(AllocBulk *bulk);
-static bool write_line(AllocBulkLine *line);
+static bool write_line(const AllocBulk *bulk, AllocBulkLine *line);
+static bool is_wrong(const AllocBulkLine *line);
 static void write_slots(BulkSku *sku);
 
 /*
@@ -432,7 +433,7 @@ write_lines(AllocBulk *bulk)
 
 		CHECK_FOR_INTERRUPTS();
 		oldcxt = MemoryContextSwitchTo(scratch);
-		is_new = write_line(&bulk->lines[i]);
+		is_new = write_line(bulk, &bulk->lines[i]);
 		MemoryContextSwitchTo(oldcxt);
 		MemoryContextReset(scratch);
 		if (!is_new)
@@ -442,12 +443,17 @@ write_lines(AllocBulk *bulk)
 	return alloc_store_end_bulk();
 }
 
+/*
+ * An error in a line is told when those before it are known to have none.
+ */
 static bool
-write_line(AllocBulkLine *line)
+write_line(const AllocBulk *bulk, AllocBulkLine *line)
 {
 	AllocChain *chain;
 	int64		event_id;
 
+	if (!bulk->careful && is_wrong(line))
+		return false;
 	switch (line->fate)
 	{
 		case ALLOC_LINE_THERE:
@@ -471,6 +477,21 @@ write_line(AllocBulkLine *line)
 			break;
 	}
 	return true;
+}
+
+static bool
+is_wrong(const AllocBulkLine *line)
+{
+	switch (line->fate)
+	{
+		case ALLOC_LINE_THERE:
+			return line->qty_there != line->line.qty;
+		case ALLOC_LINE_NOT_SERVED:
+			return !alloc_store_product_exists(line->line.sku);
+		case ALLOC_LINE_PLACED:
+			break;
+	}
+	return false;
 }
 
 /*
