@@ -41,20 +41,20 @@ expected_outcomes() {
 		500	allocate: error SK003
 		2000	allocate: out of stock
 		1000	allocate: same line again
-		20	allocate_lines: a line that was there
-		20	allocate_lines: a line twice
+		100	allocate_lines: a line that was there
+		200	allocate_lines: a line twice
 		20	allocate_lines: each line is new and served
-		5	allocate_lines: error 22001
+		2	allocate_lines: error 22001
 		5	allocate_lines: error 22004
-		5	allocate_lines: error 22023
-		5	allocate_lines: error SK001
-		5	allocate_lines: error SK003
-		5	allocate_lines: every line was there
-		20	allocate_lines: more than 20 lines
+		2	allocate_lines: error 22023
+		20	allocate_lines: error SK001
+		20	allocate_lines: error SK003
+		20	allocate_lines: every line was there
+		100	allocate_lines: more than 20 lines
 		5	allocate_lines: no line
-		5	allocate_lines: out of stock, then with another quantity
-		20	allocate_lines: several skus
-		20	allocate_lines: some served, some out of stock
+		20	allocate_lines: out of stock, then with another quantity
+		200	allocate_lines: several skus
+		200	allocate_lines: some served, some out of stock
 		500	any command: undone
 		500	change_batch_quantity: a line loses its stock
 		500	change_batch_quantity: a line moves

@@ -286,21 +286,23 @@ BEGIN
 END
 $$;
 
--- spoiled_lines: a bad array, or one whose first line is bad: of a later one
--- the extension knows before it allocates those before it, the peer does not.
+-- spoiled_lines: the command with a bad array, or with a bad line before all
+-- others.  About a later one the extension complains before it looks for any
+-- sku or line, the peer does not.
 CREATE FUNCTION compare.spoiled_lines(c compare.command) RETURNS compare.command
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-	bad compare.command;
+	bad compare.command := compare.random_allocate(compare.random_sku_number());
 BEGIN
-	bad.orderid := 'order-1';
-	bad.sku := 'SKU-1';
-	bad.qty := 1;
-	bad := compare.spoiled(bad);
 	CASE compare.dice(8)
 		WHEN 1 THEN c.lines := NULL;
 		WHEN 2 THEN c.lines := NULL::alloc_peer.order_line || c.lines;
-		ELSE c.lines := ROW(bad.orderid, bad.sku, bad.qty)::alloc_peer.order_line || c.lines;
+		ELSE
+			LOOP
+				bad := compare.spoiled(bad);
+				EXIT WHEN compare.once_in(2);
+			END LOOP;
+			c.lines := ROW(bad.orderid, bad.sku, bad.qty)::alloc_peer.order_line || c.lines;
 	END CASE;
 	RETURN c;
 END
@@ -315,16 +317,18 @@ DECLARE
 	c compare.command;
 BEGIN
 	CASE
-		WHEN roll <= 100 THEN c := compare.random_add_batch(sku_number, progress);
+		WHEN roll <= 100 THEN c := compare.random_add_batch(least(sku_number, 32), progress);
 		WHEN roll <= 575 THEN c := compare.random_allocate(sku_number);
 		WHEN roll <= 600 THEN c := compare.random_allocate_lines(sku_number);
 		WHEN roll <= 760 THEN c := compare.random_line_command('deallocate', sku_number, progress);
 		WHEN roll <= 770 THEN c := compare.random_line_command('ship', sku_number, progress);
 		ELSE c := compare.random_change(sku_number, progress);
 	END CASE;
-	WHILE c.name <> 'ship' AND compare.once_in(20) LOOP
-		c := CASE c.name WHEN 'allocate_lines' THEN compare.spoiled_lines(c)
-						 ELSE compare.spoiled(c) END;
+	IF c.name = 'allocate_lines' AND compare.once_in(20) THEN
+		c := compare.spoiled_lines(c);
+	END IF;
+	WHILE c.name NOT IN ('ship', 'allocate_lines') AND compare.once_in(20) LOOP
+		c := compare.spoiled(c);
 	END LOOP;
 	RETURN c;
 END

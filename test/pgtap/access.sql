@@ -3,7 +3,7 @@
 
 \ir common.psql
 BEGIN;
-SELECT plan(105);
+SELECT plan(120);
 
 -- The functions' properties
 
@@ -11,6 +11,7 @@ CREATE TEMPORARY TABLE command (name text, call text);
 INSERT INTO command VALUES
 	('add_batch', $$SELECT alloc.add_batch('b9', 's', 1)$$),
 	('allocate', $$SELECT alloc.allocate('o9', 's', 1)$$),
+	('allocate_lines', $$SELECT * FROM alloc.allocate_lines('{"(o9,s,1)","(o8,s,2)"}')$$),
 	('deallocate', $$SELECT alloc.deallocate('o1', 's')$$),
 	('change_batch_quantity', $$SELECT * FROM alloc.change_batch_quantity('b1', 20)$$);
 GRANT SELECT ON command TO PUBLIC;
@@ -38,6 +39,10 @@ SELECT is_empty($$
 	SELECT a.attrelid::regclass, a.attname FROM pg_attribute a
 	 WHERE a.attrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'alloc'::regnamespace) AND a.attacl IS NOT NULL$$,
 	'no column is granted to anybody');
+SELECT is_empty($$
+	SELECT t.oid::regtype, a.privilege_type
+	  FROM pg_type t, aclexplode(coalesce(t.typacl, acldefault('T', t.typowner))) a
+	 WHERE t.oid = 'alloc.order_line'::regtype AND a.grantee = 0$$, 'type order_line is not for PUBLIC');
 SELECT is_empty($$
 	SELECT a.privilege_type
 	  FROM pg_namespace n, aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) a
@@ -74,6 +79,7 @@ SELECT throws_ok(as_stranger('SELECT FROM alloc.' || name), '42501', NULL, name 
 SELECT throws_ok(as_stranger('SELECT alloc.event_payload(ROW(1, now(), NULL, NULL, NULL, NULL, NULL, $$t$$, $$s$$, NULL, NULL, NULL))'), '42501', NULL, 'event_payload() with USAGE on the schema only');
 SELECT throws_ok(as_stranger($$SELECT nextval('alloc.event_id_seq')$$), '42501', NULL, 'an event id with USAGE on the schema only');
 SELECT throws_ok(as_stranger($$CREATE TABLE alloc.mine (x int)$$), '42501', NULL, 'creating in the schema with USAGE only');
+SELECT throws_ok(as_stranger($$CREATE TEMPORARY TABLE mine (line alloc.order_line)$$), '42501', NULL, 'a column of type order_line with USAGE on the schema only');
 
 -- EXECUTE is enough for a command, tables stay closed
 
@@ -81,7 +87,7 @@ GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA alloc TO regress_stranger;
 SELECT lives_ok(as_stranger(call), name || '() with EXECUTE, without a right on any table') FROM command;
 SELECT throws_ok(as_stranger('SELECT FROM alloc.' || name), '42501', NULL, name || ' is closed to those who have EXECUTE')
   FROM relation ORDER BY name;
-SELECT results_eq($$SELECT allocated_qty, available_qty FROM alloc.batches WHERE ref = 'b1'$$, 'VALUES (1::bigint, 19::bigint)',
+SELECT results_eq($$SELECT allocated_qty, available_qty FROM alloc.batches WHERE ref = 'b1'$$, 'VALUES (3::bigint, 17::bigint)',
 	'and what the role did is there');
 
 -- SELECT on a view needs none on its tables

@@ -2,7 +2,7 @@
 -- prints what it hears after each statement, into a file that is read again.
 
 \ir common.psql
-SELECT plan(27);
+SELECT plan(34);
 \set file `mktemp`
 
 -- heard: what psql printed, in any language of its messages.
@@ -171,6 +171,66 @@ SELECT results_eq('SELECT channel FROM heard ORDER BY id',
 SELECT results_eq($$SELECT payload::bigint FROM heard WHERE channel = 'alloc_events' ORDER BY id$$,
 	$$SELECT event_id FROM (SELECT event_id FROM alloc.event ORDER BY event_id DESC LIMIT 2) e ORDER BY 1$$,
 	'each with its own highest id');
+
+-- Many lines in one call
+
+CREATE FUNCTION vain_lines(lines alloc.order_line[]) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM FROM alloc.allocate_lines(lines);
+	RAISE division_by_zero;
+EXCEPTION WHEN division_by_zero OR SQLSTATE 'SK001' OR SQLSTATE 'SK003' THEN
+	RETURN SQLSTATE;
+END
+$$;
+SELECT alloc.add_batch('bulk', 'bulk', 10);
+SELECT alloc.allocate('there', 'bulk', 1);
+SELECT mark();
+\o :file
+SELECT * FROM alloc.allocate_lines(ARRAY[('l1', 'bulk', 2), ('l2', 'bulk', 20), ('l3', 'bulk', 3)]::alloc.order_line[]);
+\o
+\set printed `cat :file`
+SELECT hear(:'printed');
+SELECT results_eq('SELECT channel FROM heard ORDER BY id', ARRAY['alloc_allocated', 'alloc_out_of_stock', 'alloc_allocated', 'alloc_events'],
+	'allocate_lines(): each line is heard, in order; the doorbell once, last');
+SELECT results_eq('SELECT channel, payload::jsonb FROM heard ORDER BY id', 'SELECT * FROM said()',
+	'with the payloads of view events');
+
+-- Here it finds out late that lines are there, and begins anew.
+SELECT mark();
+\o :file
+SELECT * FROM alloc.allocate_lines(ARRAY[('l4', 'bulk', 1), ('there', 'bulk', 1), ('l5', 'bulk', 1), ('l4', 'bulk', 1)]::alloc.order_line[]);
+\o
+\set printed `cat :file`
+SELECT hear(:'printed');
+SELECT results_eq($$SELECT payload::jsonb->>'orderid' FROM heard WHERE channel = 'alloc_allocated' ORDER BY id$$, ARRAY['l4', 'l5'],
+	'a line that is there, or comes twice, is not heard');
+SELECT results_eq('SELECT channel, payload::jsonb FROM heard ORDER BY id', 'SELECT * FROM said()', 'but each event once, and the doorbell');
+
+SELECT mark();
+\o :file
+SELECT * FROM alloc.allocate_lines(ARRAY[('l4', 'bulk', 1), ('there', 'bulk', 1)]::alloc.order_line[]);
+SELECT * FROM alloc.allocate_lines('{}');
+SELECT vain_lines(ARRAY[('undone', 'bulk', 1)]::alloc.order_line[]), vain_lines(ARRAY[('undone', 'bulk', 1), ('there', 'bulk', 2)]::alloc.order_line[]),
+	   vain_lines(ARRAY[('undone', 'bulk', 1), ('o', 'unknown', 2)]::alloc.order_line[]);
+\o
+\set printed `cat :file`
+SELECT hear(:'printed');
+SELECT is_empty('SELECT * FROM heard', 'of lines that are there, of no line, and of what is undone nothing is heard');
+
+SELECT mark();
+\o :file
+BEGIN;
+SELECT alloc.deallocate('l1', 'bulk'), vain_lines(ARRAY[('undone', 'bulk', 1)]::alloc.order_line[]);
+SELECT * FROM alloc.allocate_lines(ARRAY[('l6', 'bulk', 1), ('l6', 'bulk', 1)]::alloc.order_line[]);
+SELECT vain_lines(ARRAY[('l7', 'bulk', 1), ('o', 'unknown', 2)]::alloc.order_line[]);
+COMMIT;
+\o
+\set printed `cat :file`
+SELECT hear(:'printed');
+SELECT results_eq('SELECT channel, payload::jsonb FROM heard ORDER BY id', 'SELECT * FROM said()',
+	'in a transaction with others and with errors all that was kept is heard');
+SELECT results_eq('SELECT channel FROM heard ORDER BY id', ARRAY['alloc_deallocated', 'alloc_allocated', 'alloc_events'],
+	'that is two events and the doorbell');
 
 -- Off: nothing is heard, the log is as ever
 

@@ -7,7 +7,7 @@ use warnings;
 
 use FindBin;
 use lib $FindBin::RealBin;
-use AllocTest qw(new_node problems);
+use AllocTest qw(new_node problems absurd);
 use PostgreSQL::Test::Utils;
 use Test::More;
 
@@ -43,32 +43,6 @@ sub count_events
 	return $node->safe_psql('postgres', 'SELECT count(*) FROM alloc.event');
 }
 
-# The events after which a batch would have had less than nothing, or that
-# tell of a line what cannot be.
-sub absurd
-{
-	return $node->safe_psql('postgres', <<'END');
-SELECT * FROM (
-	SELECT event_id, type, batchref,
-	       sum(CASE type WHEN 'batch_created' THEN qty
-	                     WHEN 'batch_quantity_changed' THEN qty - old_qty
-	                     WHEN 'allocated' THEN -qty
-	                     WHEN 'deallocated' THEN qty END)
-	       OVER (PARTITION BY batchref ORDER BY event_id) AS available
-	  FROM alloc.event WHERE batchref IS NOT NULL) AS log
- WHERE available < 0 LIMIT 5;
-
-SELECT * FROM (
-	SELECT event_id, orderid, sku, type, batchref,
-	       lag(type) OVER line AS type_before, lag(batchref) OVER line AS batchref_before
-	  FROM alloc.event WHERE type IN ('allocated', 'deallocated')
-	WINDOW line AS (PARTITION BY orderid, sku ORDER BY event_id)) AS log
- WHERE (type = 'allocated') <> (coalesce(type_before, 'deallocated') = 'deallocated')
-    OR type = 'deallocated' AND batchref <> batchref_before
- LIMIT 5;
-END
-}
-
 sub check_level
 {
 	my ($level, $tries) = @_;
@@ -79,7 +53,7 @@ sub check_level
 	local $ENV{PGOPTIONS} = "-c default_transaction_isolation=$level";
 	my ($output, $errors) = run_command([
 		'pgbench', '-n', '-c', '12', '-j', '2', '-T', '3', "--max-tries=$tries",
-		'-f', $script, '-d', $node->connstr('postgres') ]);
+		'-f', $script, $node->connstr('postgres') ]);
 	$level =~ s/\\//;
 
 	like($output, qr/^number of failed transactions: 0 /m, "$level: none failed");
@@ -98,7 +72,7 @@ sub check_level
 			'', "$level: the server saw no error but 40001");
 	}
 	is(problems($node, 'postgres'), '', "$level: sound");
-	is(absurd(), '', "$level: the log makes sense at each event");
+	is(absurd($node, 'postgres'), '', "$level: the log makes sense at each event");
 	return;
 }
 

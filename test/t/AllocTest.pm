@@ -7,10 +7,11 @@ use strict;
 use warnings;
 
 use Exporter 'import';
+use IPC::Run qw(run);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 
-our @EXPORT_OK = qw(new_node sqlstate contents problems wait_for_lock);
+our @EXPORT_OK = qw(new_node sqlstate contents problems absurd bench wait_for_lock);
 
 # A running server with the extension in database postgres.  Settings are
 # lines for postgresql.conf; the option allows_streaming is that of init().
@@ -98,6 +99,74 @@ SELECT 'log of batch ' || coalesce(b.ref, e.batchref)
 	 ORDER BY batchref, event_id DESC) e ON e.batchref = b.ref
  WHERE (b.sku, b.purchased) IS DISTINCT FROM (e.sku, e.qty);
 END
+}
+
+# The events after which a batch would have had less than nothing, or that
+# tell of a line what cannot be: the order of event ids is causal.
+sub absurd
+{
+	my ($node, $database) = @_;
+
+	return $node->safe_psql($database, <<'END');
+SELECT * FROM (
+	SELECT event_id, type, batchref,
+	       sum(CASE type WHEN 'batch_created' THEN qty
+	                     WHEN 'batch_quantity_changed' THEN qty - old_qty
+	                     WHEN 'allocated' THEN -qty
+	                     WHEN 'deallocated' THEN qty END)
+	       OVER (PARTITION BY batchref ORDER BY event_id) AS available
+	  FROM alloc.event WHERE batchref IS NOT NULL) AS log
+ WHERE available < 0 LIMIT 5;
+
+SELECT * FROM (
+	SELECT event_id, orderid, sku, type, batchref,
+	       lag(type) OVER line AS type_before, lag(batchref) OVER line AS batchref_before
+	  FROM alloc.event WHERE type IN ('allocated', 'deallocated')
+	WINDOW line AS (PARTITION BY orderid, sku ORDER BY event_id)) AS log
+ WHERE (type = 'allocated') <> (coalesce(type_before, 'deallocated') = 'deallocated')
+    OR type = 'deallocated' AND batchref <> batchref_before
+ LIMIT 5;
+END
+}
+
+# Runs pgbench on database postgres with options and scripts, a hash of
+# name => [ weight, text ].  Returns what went wrong for clients or server, a
+# line each, nothing if all was well; and, where there are several scripts, how
+# often each was run.
+sub bench
+{
+	my ($node, $options, %scripts) = @_;
+	my ($output, $errors) = ('', '');
+	my $logged = -s $node->logfile;
+	my @files;
+
+	# Who waits for ever is to fail, not to hang.
+	local $ENV{PGOPTIONS} =
+		"-c statement_timeout=${PostgreSQL::Test::Utils::timeout_default}s";
+
+	foreach my $name (sort keys %scripts)
+	{
+		my ($weight, $text) = @{ $scripts{$name} };
+		my $path = "${PostgreSQL::Test::Utils::tmp_check}/$name.sql";
+
+		unlink $path;
+		append_to_file($path, $text);
+		push @files, '-f', "$path\@$weight";
+	}
+	# No -d before the database: before PostgreSQL 17 it is --debug.
+	my $done = run([ 'pgbench', '-n', '-j', '2', @$options, @files,
+			$node->connstr('postgres') ],
+		'>', \$output, '2>', \$errors);
+
+	my %seen = map { $_ => 1 }
+		(grep { /^pgbench: / } split(/\n/, $errors)),
+		slurp_file($node->logfile, $logged) =~ /((?:ERROR|FATAL|PANIC):  .*)/g;
+	$seen{'pgbench failed'} = 1 if !$done;
+	$seen{'transactions failed'} = 1
+		if $output !~ /^number of failed transactions: 0 /m;
+
+	my %times = $output =~ /^SQL script \d+: .*?(\w+)\.sql\n(?: - .*\n)*? - (\d+) transactions/mg;
+	return (join("\n", sort keys %seen), %times);
 }
 
 # Waits until as many sessions as told wait for a lock.
