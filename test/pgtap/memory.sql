@@ -4,8 +4,11 @@
 \ir common.psql
 SELECT plan(11);
 
+-- Whoever needs a buffer writes what is in it, of any database, and remembers
+-- the file: that is not the commands' doing.
 CREATE FUNCTION memory() RETURNS bigint LANGUAGE sql AS $$
 	SELECT sum(used_bytes)::bigint FROM pg_backend_memory_contexts
+	 WHERE name NOT IN ('smgr relation table', 'MdSmgr')
 $$;
 
 -- What autovacuum says of a table makes the session read its definition anew.
