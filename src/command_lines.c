@@ -20,6 +20,7 @@
 #include "access/xact.h"
 #include "argument.h"
 #include "bulk.h"
+#include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -97,7 +98,10 @@ read_lines(ArrayType *array, AllocBulk *bulk)
 	Datum		element;
 	bool		isnull;
 
-	if (desc->natts != 3)
+	if (desc->natts != 3 ||
+		TupleDescAttr(desc, 0)->atttypid != TEXTOID ||
+		TupleDescAttr(desc, 1)->atttypid != TEXTOID ||
+		TupleDescAttr(desc, 2)->atttypid != INT8OID)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("type alloc.order_line does not have the attributes that it was created with")));

@@ -3,7 +3,7 @@
 \ir common.psql
 SELECT plan(269);
 
--- line, lines: as one would write them.
+-- line: a line, from columns of a query.
 CREATE FUNCTION line(orderid text, sku text, qty bigint) RETURNS alloc.order_line
 LANGUAGE sql IMMUTABLE AS $$
 	SELECT ROW(orderid, sku, qty)::alloc.order_line
