@@ -34,6 +34,9 @@ int			alloc_max_slots = 128;
 /* The batch in which this session last met others. */
 static int64 crowded_batch;
 
+/* The slot of a crowded batch that was free at the first try; -1: none. */
+static int16 own_number = -1;
+
 static void consider_slot(AllocOffer *offer, int64 least, int64 whole);
 static void consider_spread(AllocOffer *offer, int64 least, int64 whole);
 static void keep_batch(AllocOffer *offer);
@@ -104,18 +107,24 @@ consider_slot(AllocOffer *offer, int64 least, int64 whole)
 		offer->kind = ALLOC_OFFER_BUSY;
 	else
 		offer->kind = ALLOC_OFFER_FREE;
+	if (offer->slot.spread && offer->kind == ALLOC_OFFER_BUSY)
+		crowded_batch = plan->batch_id;
 	keep_batch(offer);
 }
 
 /*
- * The slots of a batch, the first of which the scan found: from a random one
- * on to the last, then from the first.
+ * The slots of a batch, the first of which the scan found: from one on to the
+ * last, then from the first.
+ *
+ * The one is random until a session finds it free at the first try, and the
+ * same from then on: so that sessions which keep at it, fewer than there are
+ * slots, come to have one each.
  */
 static void
 consider_spread(AllocOffer *offer, int64 least, int64 whole)
 {
 	AllocTable *table = &alloc_tables[SLOT];
-	int16		start = alloc_slot_random_number();
+	int16		start = own_number >= 0 ? own_number : alloc_slot_random_number();
 	StrategyNumber sides[] = {
 		BTGreaterEqualStrategyNumber, BTLessStrategyNumber
 	};
@@ -147,6 +156,8 @@ consider_spread(AllocOffer *offer, int64 least, int64 whole)
 		}
 		index_endscan(scan);
 	}
+	own_number = offer->kind == ALLOC_OFFER_FREE && offer->passed == 0 ?
+		offer->slot.number : -1;
 	if (offer->passed > 0)
 		crowded_batch = offer->batch.plan.batch_id;
 	else if (offer->kind == ALLOC_OFFER_FREE && offer->slot.quiet)
