@@ -95,25 +95,85 @@ COMMENT ON TABLE alloc.allocation IS
 -- that begins in its slots: previous is the one before, merged are those where
 -- the lists of other slots go on.  So the newest lines of a batch are found
 -- without an index on them, which each allocate() would have to feed.
+--
+-- xact is the transaction, by which readers of the log know what is new to
+-- them (see alloc.position): its id, and above that the era.  relay says that
+-- the relay is to send the event by NOTIFY.
 CREATE TABLE alloc.event (
-	event_id bigint NOT NULL,
-	at       timestamptz NOT NULL,
-	qty      bigint,
-	old_qty  bigint,
-	previous bigint,
-	eta      date,
-	old_eta  date,
-	type     text NOT NULL,
-	sku      text NOT NULL,
-	orderid  text,
-	batchref text,
-	merged   bigint[],
-	CONSTRAINT event_pkey PRIMARY KEY (event_id)
+	event_id    bigint NOT NULL,
+	at          timestamptz NOT NULL,
+	xact        bigint NOT NULL,
+	qty         bigint,
+	old_qty     bigint,
+	previous    bigint,
+	eta         date,
+	old_eta     date,
+	relay       boolean NOT NULL,
+	type        text NOT NULL,
+	sku         text NOT NULL,
+	orderid     text,
+	batchref    text,
+	traceparent text,
+	merged      bigint[],
+	CONSTRAINT event_pkey PRIMARY KEY (event_id) INCLUDE (xact)
 ) USING heap;
 COMMENT ON TABLE alloc.event IS
 	'facts that commands recorded, never changed and never deleted by a command';
 
--- What pg_dump must carry: all of it.
+-- A restore brings the log to where transactions have other ids.  Each CREATE
+-- EXTENSION writes a row here, and pg_dump carries those of before: so their
+-- number, the era, grows with each restore.
+CREATE TABLE alloc.era (
+	began_at timestamptz NOT NULL
+) USING heap;
+INSERT INTO alloc.era VALUES (pg_catalog.now());
+COMMENT ON TABLE alloc.era IS
+	'one row for each database in which the log has lived; their number is the era in event.xact';
+
+CREATE SEQUENCE alloc.consumer_id_seq;
+
+-- Readers of the log.
+CREATE TABLE alloc.consumer (
+	consumer_id bigint NOT NULL,
+	kind        text NOT NULL
+		CONSTRAINT consumer_kind CHECK (kind IN ('consumer', 'relay', 'handler')),
+	name        text NOT NULL
+		CONSTRAINT consumer_name_length CHECK (octet_length(name) BETWEEN 1 AND 255),
+	CONSTRAINT consumer_pkey PRIMARY KEY (consumer_id)
+) USING heap;
+CREATE UNIQUE INDEX consumer_name
+	ON alloc.consumer (name text_pattern_ops, kind text_pattern_ops);
+ALTER TABLE alloc.consumer REPLICA IDENTITY USING INDEX consumer_name;
+COMMENT ON TABLE alloc.consumer IS
+	'readers of the event log: those that create_consumer() made, handlers, and the relay';
+
+-- How far each has come, by snapshots: of the transactions below seen_xmax all
+-- but those in seen_open had ended, and their events were given.  In the middle
+-- of a batch also those below upto_xmax but for upto_open, up to the event
+-- given_to; the batch has none beyond batch_end.  marks are pairs of a
+-- transaction and an event id: from that transaction on, ids are above it.
+--
+-- moved counts the moves.  With it the newest version of a row is found at
+-- once, however many old ones a long transaction keeps from being removed.
+CREATE TABLE alloc.position (
+	consumer_id   bigint NOT NULL,
+	moved         bigint NOT NULL,
+	seen_xmax     bigint NOT NULL,
+	upto_xmax     bigint,
+	given_to      bigint,
+	batch_end     bigint,
+	last_event_id bigint,
+	last_fetch_at timestamptz,
+	seen_open     bigint[] NOT NULL,
+	upto_open     bigint[],
+	marks         bigint[] NOT NULL,
+	CONSTRAINT position_pkey PRIMARY KEY (consumer_id, moved)
+) USING heap;
+COMMENT ON TABLE alloc.position IS
+	'how far each reader of the event log has come: the snapshot up to which it has had all events';
+
+-- What pg_dump must carry: all of it, but for the relay, who sends what is new
+-- in this database.
 SELECT pg_catalog.pg_extension_config_dump('alloc.batch_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('alloc.event_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('alloc.product', '');
@@ -121,3 +181,8 @@ SELECT pg_catalog.pg_extension_config_dump('alloc.batch', '');
 SELECT pg_catalog.pg_extension_config_dump('alloc.slot', '');
 SELECT pg_catalog.pg_extension_config_dump('alloc.allocation', '');
 SELECT pg_catalog.pg_extension_config_dump('alloc.event', '');
+SELECT pg_catalog.pg_extension_config_dump('alloc.era', '');
+SELECT pg_catalog.pg_extension_config_dump('alloc.consumer_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('alloc.consumer', 'WHERE kind <> ''relay''');
+SELECT pg_catalog.pg_extension_config_dump('alloc.position',
+	'WHERE consumer_id IN (SELECT consumer_id FROM alloc.consumer WHERE kind <> ''relay'')');

@@ -9,7 +9,11 @@
 
 #include "event.h"
 #include "fmgr.h"
+#include "miscadmin.h"
+#include "relay.h"
+#include "shared.h"
 #include "store.h"
+#include "utility.h"
 #include "utils/guc.h"
 
 PG_MODULE_MAGIC;
@@ -19,22 +23,26 @@ extern PGDLLEXPORT void _PG_init(void);
 static const struct config_enum_entry notify_options[] = {
 	{"auto", ALLOC_NOTIFY_AUTO, false},
 	{"commit", ALLOC_NOTIFY_COMMIT, false},
+	{"relay", ALLOC_NOTIFY_RELAY, false},
 	{"off", ALLOC_NOTIFY_OFF, false},
 	{NULL, 0, false}
 };
+
+static bool check_notify(int *value, void **extra, GucSource source);
+static bool check_traceparent(char **value, void **extra, GucSource source);
 
 void
 _PG_init(void)
 {
 	DefineCustomEnumVariable("alloc.notify",
 							 "How events are sent by NOTIFY.",
-							 "commit: in the caller's transaction; off: not at all; auto: commit.",
+							 "commit: in the caller's transaction; relay: by a background worker after it; off: not at all; auto: relay if the library is preloaded, else commit.",
 							 &alloc_notify,
 							 ALLOC_NOTIFY_AUTO,
 							 notify_options,
 							 PGC_SUSET,
 							 0,
-							 NULL, NULL, NULL);
+							 check_notify, NULL, NULL);
 	DefineCustomIntVariable("alloc.max_slots",
 							"The number of rows over which the stock of a batch may be spread.",
 							"As many clients can take from the batch at the same time.",
@@ -43,7 +51,65 @@ _PG_init(void)
 							PGC_SUSET,
 							0,
 							NULL, NULL, NULL);
+	DefineCustomStringVariable("alloc.traceparent",
+							   "The trace to which the events of this session belong (W3C Trace Context).",
+							   "It is stored with each event and is in its JSON; empty: none.",
+							   &alloc_traceparent,
+							   "",
+							   PGC_USERSET,
+							   0,
+							   check_traceparent, NULL, NULL);
 	MarkGUCPrefixReserved("alloc");
 	alloc_store_init();
 	alloc_event_init();
+	alloc_relay_init();
+	if (process_shared_preload_libraries_in_progress)
+	{
+		alloc_shared_init();
+		alloc_utility_init();
+		alloc_launcher_register();
+	}
+}
+
+/*
+ * There is a relay only where the postmaster loads the library.
+ */
+static bool						/* NOLINTNEXTLINE(readability-non-const-parameter) */
+check_notify(int *value, void **extra, GucSource source)
+{
+	if (*value != ALLOC_NOTIFY_RELAY || alloc_shared_available() ||
+		process_shared_preload_libraries_in_progress)
+		return true;
+	GUC_check_errdetail("There is no relay.");
+	GUC_check_errhint("Add \"alloc\" to shared_preload_libraries, and restart the server.");
+	return false;
+}
+
+/*
+ * version "-" trace-id "-" parent-id "-" flags, in lower-case hexadecimal
+ * digits: 2, 32, 16 and 2.  Source: W3C Trace Context, section 3.2.  Later
+ * versions may have more behind it, which no event is to carry.
+ */
+static bool
+check_traceparent(char **value, void **extra, GucSource source)
+{
+	static const char form[] = "xx-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx-xxxxxxxxxxxxxxxx-xx";
+	const char *v = *value;
+
+	if (v[0] == '\0')
+		return true;
+	if (strlen(v) == strlen(form))
+	{
+		size_t		i = 0;
+
+		while (form[i] != '\0' &&
+			   (form[i] == 'x' ? v[i] != '\0' && strchr("0123456789abcdef", v[i]) != NULL
+				: v[i] == form[i]))
+			i++;
+		if (form[i] == '\0' && strncmp(v, "ff", 2) != 0 &&
+			strspn(v + 3, "0") < 32 && strspn(v + 36, "0") < 16)
+			return true;
+	}
+	GUC_check_errdetail("It is neither empty nor like \"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\" (W3C Trace Context).");
+	return false;
 }

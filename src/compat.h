@@ -85,6 +85,22 @@ alloc_init_range_table(EState *estate, RangeTblEntry *rte, Bitmapset *updated)
 #define alloc_index_insert_cleanup(index, info) ((void) 0)
 #endif
 
+/* 17 lets an extension name what its processes wait for. */
+#if PG_VERSION_NUM >= 170000
+#define alloc_wait_event(name) WaitEventExtensionNew(name)
+#else
+#define alloc_wait_event(name) PG_WAIT_EXTENSION
+#endif
+
+/* The owner of a database: one function for all kinds of objects since 16. */
+#if PG_VERSION_NUM >= 160000
+#define alloc_owns_database(database) \
+	object_ownercheck(DatabaseRelationId, database, GetUserId())
+#else
+#define alloc_owns_database(database) \
+	pg_database_ownercheck(database, GetUserId())
+#endif
+
 /* 16 brought these, and later minor releases of 15. */
 #ifndef palloc_array
 #define palloc_array(type, count) ((type *) palloc(sizeof(type) * (count)))

@@ -1,10 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * event.c
- *	  Facts: their record in the log, their JSON, their notification.
+ *	  Facts: their record in the log, and their notification.
  *
  * A command appends an event when its locks are held, so that ids grow in
- * the order of causes.  With alloc.notify = commit the event is also queued
+ * the order of causes.  With alloc.notify = relay the record says that the
+ * relay is to send it, and that is all.  With alloc.notify = commit the event is also queued
  * for NOTIFY in the caller's transaction: PostgreSQL sends it at commit, and
  * forgets it with a transaction or savepoint that is rolled back.  The
  * doorbell on channel alloc_events is rung once, just before the commit, with
@@ -18,17 +19,17 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "catalog/pg_type.h"
 #include "commands/async.h"
 #include "event.h"
+#include "relay.h"
+#include "shared.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
-#include "utils/datetime.h"
-#include "utils/json.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 int			alloc_notify = ALLOC_NOTIFY_AUTO;
+char	   *alloc_traceparent;
 
 /* The highest id that a (sub)transaction has queued for NOTIFY. */
 typedef struct Doorbell
@@ -43,7 +44,8 @@ static Doorbell *doorbell;
 static const NullableDatum no_value = {0, true};
 
 static void append_event(AllocEventRow *event);
-static void notify_event(const AllocEventRow *event);
+static AllocNotify effective_notify(void);
+static const text *current_traceparent(void);
 static void note_for_doorbell(int64 event_id);
 static void ring_doorbell(XactEvent event, void *arg);
 static void merge_doorbell(SubXactEvent event, SubTransactionId my_subid,
@@ -52,10 +54,6 @@ static AllocEventRow new_event(const char *type, const text *sku);
 static AllocEventRow new_line_event(const char *type, const AllocLine *line,
 									const text *batchref);
 static NullableDatum some_value(Datum value);
-static void append_key(StringInfo json, const char *key);
-static void append_text(StringInfo json, const char *key, const text *value);
-static void append_qty(StringInfo json, const char *key, NullableDatum value);
-static void append_date(StringInfo json, const char *key, NullableDatum value);
 
 /*
  * alloc_event_init
@@ -128,55 +126,11 @@ alloc_event_out_of_stock(const AllocLine *line)
 }
 
 /*
- * alloc_event_json
- *		Appends an event as JSON: the payload of NOTIFY and of view events.
- *
- * With keys of at most 255 bytes, each escaped to at most six, it stays under
- * the 8000 bytes that NOTIFY takes.  Dates and the moment are in ISO 8601,
- * the moment in UTC, whatever the session's settings.
+ * alloc_event_send
+ *		Queues an event for NOTIFY, on its type's channel, and the doorbell.
  */
 void
-alloc_event_json(StringInfo json, const AllocEventRow *event)
-{
-	char		at[MAXDATELEN + 1];
-	const int	utc = 0;
-
-	JsonEncodeDateTime(at, TimestampTzGetDatum(event->at), TIMESTAMPTZOID,
-					   &utc);
-	appendStringInfo(json, "{\"event_id\": " INT64_FORMAT ", \"type\": ",
-					 event->event_id);
-	escape_json(json, event->type);
-	appendStringInfo(json, ", \"at\": \"%s\"", at);
-	append_text(json, "orderid", event->orderid);
-	append_text(json, "sku", event->sku);
-	append_qty(json, "qty", event->qty);
-	append_qty(json, "old_qty", event->old_qty);
-	append_text(json, "batchref", event->batchref);
-	append_date(json, "eta", event->eta);
-	append_date(json, "old_eta", event->old_eta);
-	appendStringInfoChar(json, '}');
-}
-
-/*
- * Gives the event its moment and, if it has none, its id, records it, and
- * queues its NOTIFY.
- */
-static void
-append_event(AllocEventRow *event)
-{
-	if (event->event_id == 0)
-		event->event_id = alloc_store_next_event_id();
-	event->at = GetCurrentStatementStartTimestamp();
-	alloc_store_insert_event(event);
-	if (alloc_notify != ALLOC_NOTIFY_OFF)
-	{
-		notify_event(event);
-		note_for_doorbell(event->event_id);
-	}
-}
-
-static void
-notify_event(const AllocEventRow *event)
+alloc_event_send(const AllocEventRow *event)
 {
 	StringInfoData json;
 	char		channel[NAMEDATALEN];
@@ -186,6 +140,50 @@ notify_event(const AllocEventRow *event)
 	alloc_event_json(&json, event);
 	Async_Notify(channel, json.data);
 	pfree(json.data);
+	note_for_doorbell(event->event_id);
+}
+
+/*
+ * Gives the event its moment and, if it has none, its id, records it, and
+ * queues its NOTIFY.
+ */
+static void
+append_event(AllocEventRow *event)
+{
+	AllocNotify notify = effective_notify();
+
+	if (event->event_id == 0)
+		event->event_id = alloc_store_next_event_id();
+	event->at = GetCurrentStatementStartTimestamp();
+	event->relay = notify == ALLOC_NOTIFY_RELAY;
+	event->traceparent = current_traceparent();
+	alloc_store_insert_event(event);
+	if (notify == ALLOC_NOTIFY_COMMIT)
+		alloc_event_send(event);
+	else if (notify == ALLOC_NOTIFY_RELAY)
+		alloc_relay_note_work();
+}
+
+/*
+ * What alloc.notify = auto means here.
+ */
+static AllocNotify
+effective_notify(void)
+{
+	if (alloc_notify != ALLOC_NOTIFY_AUTO)
+		return alloc_notify;
+	return alloc_shared_available() ? ALLOC_NOTIFY_RELAY : ALLOC_NOTIFY_COMMIT;
+}
+
+/*
+ * The setting alloc.traceparent, NULL if it is empty; valid for the command.
+ */
+static const text *
+current_traceparent(void)
+{
+	if (alloc_traceparent == NULL || alloc_traceparent[0] == '\0')
+		return NULL;
+	return cstring_to_text(alloc_traceparent);
 }
 
 static void
@@ -199,10 +197,11 @@ note_for_doorbell(int64 event_id)
 											   sizeof(Doorbell));
 
 		inner->nest_level = level;
+		inner->event_id = 0;
 		inner->outer = doorbell;
 		doorbell = inner;
 	}
-	doorbell->event_id = event_id;
+	doorbell->event_id = Max(doorbell->event_id, event_id);
 }
 
 /*
@@ -242,7 +241,8 @@ merge_doorbell(SubXactEvent event, SubTransactionId my_subid,
 	{
 		if (doorbell->outer && doorbell->outer->nest_level == level - 1)
 		{
-			doorbell->outer->event_id = doorbell->event_id;
+			doorbell->outer->event_id = Max(doorbell->outer->event_id,
+											doorbell->event_id);
 			doorbell = doorbell->outer;
 		}
 		else
@@ -279,44 +279,4 @@ some_value(Datum value)
 	NullableDatum result = {value, false};
 
 	return result;
-}
-
-static void
-append_key(StringInfo json, const char *key)
-{
-	appendStringInfo(json, ", \"%s\": ", key);
-}
-
-static void
-append_text(StringInfo json, const char *key, const text *value)
-{
-	char	   *str;
-
-	if (value == NULL)
-		return;
-	append_key(json, key);
-	str = text_to_cstring(value);
-	escape_json(json, str);
-	pfree(str);
-}
-
-static void
-append_qty(StringInfo json, const char *key, NullableDatum value)
-{
-	if (value.isnull)
-		return;
-	append_key(json, key);
-	appendStringInfo(json, INT64_FORMAT, DatumGetInt64(value.value));
-}
-
-static void
-append_date(StringInfo json, const char *key, NullableDatum value)
-{
-	char		date[MAXDATELEN + 1];
-
-	if (value.isnull)
-		return;
-	append_key(json, key);
-	JsonEncodeDateTime(date, value.value, DATEOID, NULL);
-	appendStringInfo(json, "\"%s\"", date);
 }

@@ -10,16 +10,20 @@
 
 #include "lib/stringinfo.h"
 #include "store.h"
+#include "utils/jsonb.h"
 
 /* Values of the setting alloc.notify. */
 typedef enum AllocNotify
 {
 	ALLOC_NOTIFY_OFF,
 	ALLOC_NOTIFY_COMMIT,		/* in the caller's transaction */
+	ALLOC_NOTIFY_RELAY,			/* by the relay, after the commit */
 	ALLOC_NOTIFY_AUTO			/* the best of what there is */
 } AllocNotify;
 
+/* Settings */
 extern int	alloc_notify;
+extern char *alloc_traceparent;
 
 extern void alloc_event_init(void);
 
@@ -32,6 +36,9 @@ extern void alloc_event_deallocated(const AllocLine *line,
 									const text *batchref);
 extern void alloc_event_out_of_stock(const AllocLine *line);
 
+extern void alloc_event_send(const AllocEventRow *event);
+
 extern void alloc_event_json(StringInfo json, const AllocEventRow *event);
+extern Jsonb *alloc_event_jsonb(const AllocEventRow *event);
 
 #endif							/* ALLOC_EVENT_H */

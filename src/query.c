@@ -31,7 +31,6 @@ alloc_event_payload(PG_FUNCTION_ARGS)
 {
 	HeapTupleHeader row = PG_GETARG_HEAPTUPLEHEADER(0);
 	AllocEventRow event = {0};
-	StringInfoData json;
 
 	event.event_id = DatumGetInt64(get_required(row, "event_id"));
 	event.at = DatumGetTimestampTz(get_required(row, "at"));
@@ -43,10 +42,9 @@ alloc_event_payload(PG_FUNCTION_ARGS)
 	event.old_qty = get_column(row, "old_qty");
 	event.eta = get_column(row, "eta");
 	event.old_eta = get_column(row, "old_eta");
+	event.traceparent = get_text(row, "traceparent");
 
-	initStringInfo(&json);
-	alloc_event_json(&json, &event);
-	PG_RETURN_DATUM(DirectFunctionCall1(jsonb_in, CStringGetDatum(json.data)));
+	PG_RETURN_JSONB_P(alloc_event_jsonb(&event));
 }
 
 static NullableDatum

@@ -3,9 +3,8 @@
  * store.c
  *	  The repository: products, batches, slots, lines and events as rows.
  *
- * This file and its parts, store_line.c, store_batch.c, store_slot.c and
- * store_spread.c, are the only ones that know the tables of
- * sql/10_tables.sql; products and the log are here.  Commands call it between
+ * This file and its parts, store_*.c, are the only ones that know the tables
+ * of sql/10_tables.sql; products are here.  Commands call it between
  * alloc_store_begin() and alloc_store_end(); reads see the state of the last
  * alloc_store_look(), which in READ COMMITTED is a new snapshot and in the
  * stricter levels the transaction's own.
@@ -35,13 +34,13 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "compat.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "store_private.h"
-#include "utils/builtins.h"
 #include "utils/date.h"
 #include "utils/snapmgr.h"
-#include "utils/timestamp.h"
 
 AllocTable alloc_tables[NTABLES] = {
 	[PRODUCT] = {
@@ -71,6 +70,21 @@ AllocTable alloc_tables[NTABLES] = {
 		.sequence = "event_id_seq",
 		.ncolumns = EVENT_NCOLUMNS,
 		.index_names = {"event_pkey"}
+	},
+	[ERA] = {
+		.name = "era",
+		.ncolumns = ERA_NCOLUMNS
+	},
+	[CONSUMER] = {
+		.name = "consumer",
+		.sequence = "consumer_id_seq",
+		.ncolumns = CONSUMER_NCOLUMNS,
+		.index_names = {"consumer_pkey", "consumer_name"}
+	},
+	[POSITION] = {
+		.name = "position",
+		.ncolumns = POSITION_NCOLUMNS,
+		.index_names = {"position_pkey"}
 	}
 };
 
@@ -251,68 +265,6 @@ alloc_store_create_product(const text *sku)
 	(void) alloc_table_insert_new(table, PRODUCT_SKU);
 }
 
-/* ---- the log ---- */
-
-/*
- * alloc_store_next_event_id
- *		To be drawn when the locks are held, so that the order of ids is the
- *		order of causes.
- */
-int64
-alloc_store_next_event_id(void)
-{
-	return alloc_table_nextval(&alloc_tables[EVENT]);
-}
-
-void
-alloc_store_insert_event(const AllocEventRow *event)
-{
-	TupleTableSlot *row = alloc_table_row(&alloc_tables[EVENT]);
-	text	   *type = cstring_to_text(event->type);
-
-	alloc_row_set(row, EVENT_C_ID, Int64GetDatum(event->event_id));
-	alloc_row_set(row, EVENT_C_AT, TimestampTzGetDatum(event->at));
-	alloc_row_set_nullable(row, EVENT_C_QTY, event->qty);
-	alloc_row_set_nullable(row, EVENT_C_OLD_QTY, event->old_qty);
-	alloc_row_set_nullable(row, EVENT_C_ETA, event->eta);
-	alloc_row_set_nullable(row, EVENT_C_OLD_ETA, event->old_eta);
-	alloc_row_set_text(row, EVENT_C_TYPE, type);
-	alloc_row_set_text(row, EVENT_C_SKU, event->sku);
-	alloc_row_set_text(row, EVENT_C_ORDERID, event->orderid);
-	alloc_row_set_text(row, EVENT_C_BATCHREF, event->batchref);
-	alloc_row_set_chain(row, EVENT_C_PREVIOUS, EVENT_C_MERGED, &event->before);
-	if (alloc_tables[EVENT].buffer != NULL)
-		(void) alloc_table_buffer_row(&alloc_tables[EVENT]);
-	else
-		alloc_table_insert(&alloc_tables[EVENT]);
-	pfree(type);
-}
-
-/*
- * alloc_store_begin_bulk
- *		From now on lines, by alloc_store_add_line(), and events are written
- *		many at a time.
- */
-void
-alloc_store_begin_bulk(void)
-{
-	alloc_table_begin_buffer(&alloc_tables[ALLOCATION], ALLOCATION_LINE);
-	alloc_table_begin_buffer(&alloc_tables[EVENT], -1);
-}
-
-/*
- * alloc_store_end_bulk
- *		Writes what is left.  False: as alloc_store_add_line().
- */
-bool
-alloc_store_end_bulk(void)
-{
-	if (!alloc_table_end_buffer(&alloc_tables[ALLOCATION]))
-		return false;
-	(void) alloc_table_end_buffer(&alloc_tables[EVENT]);
-	return true;
-}
-
 /* ---- keys ---- */
 
 /*
@@ -485,4 +437,57 @@ alloc_row_get(const AllocTable *table, int column)
 				 errmsg("column %d of a row of \"alloc.%s\" is null",
 						column + 1, table->name)));
 	return table->found->tts_values[column];
+}
+
+/*
+ * The same of a column that may be NULL.
+ */
+NullableDatum
+alloc_row_get_nullable(const AllocTable *table, int column)
+{
+	NullableDatum result = {
+		table->found->tts_values[column], table->found->tts_isnull[column]
+	};
+
+	return result;
+}
+
+const text *
+alloc_row_get_text(const AllocTable *table, int column)
+{
+	if (table->found->tts_isnull[column])
+		return NULL;
+	return DatumGetTextPP(table->found->tts_values[column]);
+}
+
+/*
+ * bigint[], which cannot have NULLs.
+ */
+Datum
+alloc_int8_array(const int64 *values, int n)
+{
+	Datum	   *datums = palloc_array(Datum, n + 1);
+	ArrayType  *array;
+
+	for (int i = 0; i < n; i++)
+		datums[i] = Int64GetDatum(values[i]);
+	array = construct_array(datums, n, INT8OID, sizeof(int64),
+							FLOAT8PASSBYVAL, TYPALIGN_DOUBLE);
+	pfree(datums);
+	return PointerGetDatum(array);
+}
+
+int64 *
+alloc_array_int8(ArrayType *array, int *n)
+{
+	Datum	   *datums;
+	int64	   *values;
+
+	deconstruct_array(array, INT8OID, sizeof(int64), FLOAT8PASSBYVAL,
+					  TYPALIGN_DOUBLE, &datums, NULL, n);
+	values = palloc_array(int64, *n + 1);
+	for (int i = 0; i < *n; i++)
+		values[i] = DatumGetInt64(datums[i]);
+	pfree(datums);
+	return values;
 }

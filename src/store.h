@@ -12,7 +12,7 @@
 #define ALLOC_STORE_H
 
 #include "planner.h"
-#include "datatype/timestamp.h"
+#include "position.h"
 #include "storage/itemptr.h"
 #include "utils/array.h"
 
@@ -94,16 +94,38 @@ typedef struct AllocEventRow
 {
 	int64		event_id;
 	TimestampTz at;
+	int64		xact;			/* set by the store */
+	bool		relay;			/* to be sent by the relay */
 	const char *type;
 	const text *sku;
 	const text *orderid;
 	const text *batchref;
+	const text *traceparent;
 	NullableDatum qty;			/* bigint */
 	NullableDatum old_qty;		/* bigint */
 	NullableDatum eta;			/* date */
 	NullableDatum old_eta;		/* date */
 	AllocChain	before;			/* the batch's lines so far */
 } AllocEventRow;
+
+/* A reader of the log. */
+typedef enum AllocReaderKind
+{
+	ALLOC_READER_CONSUMER,
+	ALLOC_READER_RELAY,
+	ALLOC_READER_HANDLER
+} AllocReaderKind;
+
+typedef struct AllocReader
+{
+	int64		consumer_id;
+	int64		moved;
+	ItemPointerData tid;
+	AllocPosition position;
+} AllocReader;
+
+/* Who takes an event that a reader is given. */
+typedef void (*AllocEventTaker) (const AllocEventRow *event, void *arg);
 
 /* Setting: the number of slots that a batch may have. */
 extern int	alloc_max_slots;
@@ -174,6 +196,22 @@ extern void alloc_store_begin_bulk(void);
 extern bool alloc_store_end_bulk(void);
 
 extern int64 alloc_store_next_event_id(void);
+extern int64 alloc_store_last_event_id(void);
+extern int64 alloc_store_era(void);
 extern void alloc_store_insert_event(const AllocEventRow *event);
+extern void alloc_store_read_event(AllocEventRow *event);
+
+extern bool alloc_store_find_reader(AllocReaderKind kind, const text *name,
+									int64 *consumer_id);
+extern bool alloc_store_create_reader(AllocReaderKind kind, const text *name,
+									  bool from_now, int64 *consumer_id);
+extern bool alloc_store_drop_reader(AllocReaderKind kind, const text *name);
+extern bool alloc_store_lock_reader(int64 consumer_id, AllocReader *reader);
+extern int64 alloc_store_read_batch(AllocReader *reader, const char *type,
+									int64 max, AllocEventTaker take, void *arg);
+extern bool alloc_store_next_batch(AllocReader *reader);
+extern void alloc_store_move_reader(AllocReader *reader);
+
+extern int64 *alloc_array_int8(ArrayType *array, int *n);
 
 #endif							/* ALLOC_STORE_H */

@@ -3,8 +3,7 @@
  * store_private.h
  *	  What the files of the repository share: the tables and their columns.
  *
- * For store.c, store_line.c, store_batch.c, store_slot.c and
- * store_spread.c only.
+ * For store.c and store_*.c only.
  *
  *-------------------------------------------------------------------------
  */
@@ -17,7 +16,7 @@
 
 enum
 {
-	PRODUCT, BATCH, SLOT, ALLOCATION, EVENT, NTABLES
+	PRODUCT, BATCH, SLOT, ALLOCATION, EVENT, ERA, CONSUMER, POSITION, NTABLES
 };
 
 extern AllocTable alloc_tables[NTABLES];
@@ -29,7 +28,9 @@ enum
 	BATCH_PKEY = 0, BATCH_REF, BATCH_PREFERENCE,
 	SLOT_PKEY = 0, SLOT_PREFERENCE,
 	ALLOCATION_LINE = 0,
-	EVENT_PKEY = 0
+	EVENT_PKEY = 0,
+	CONSUMER_PKEY = 0, CONSUMER_NAME,
+	POSITION_PKEY = 0
 };
 
 /* Columns, from 0 */
@@ -55,9 +56,25 @@ enum
 };
 enum
 {
-	EVENT_C_ID, EVENT_C_AT, EVENT_C_QTY, EVENT_C_OLD_QTY, EVENT_C_PREVIOUS,
-	EVENT_C_ETA, EVENT_C_OLD_ETA, EVENT_C_TYPE, EVENT_C_SKU, EVENT_C_ORDERID,
-	EVENT_C_BATCHREF, EVENT_C_MERGED, EVENT_NCOLUMNS
+	EVENT_C_ID, EVENT_C_AT, EVENT_C_XACT, EVENT_C_QTY, EVENT_C_OLD_QTY,
+	EVENT_C_PREVIOUS, EVENT_C_ETA, EVENT_C_OLD_ETA, EVENT_C_RELAY,
+	EVENT_C_TYPE, EVENT_C_SKU, EVENT_C_ORDERID, EVENT_C_BATCHREF,
+	EVENT_C_TRACEPARENT, EVENT_C_MERGED, EVENT_NCOLUMNS
+};
+enum
+{
+	ERA_C_BEGAN_AT, ERA_NCOLUMNS
+};
+enum
+{
+	CONSUMER_C_ID, CONSUMER_C_KIND, CONSUMER_C_NAME, CONSUMER_NCOLUMNS
+};
+enum
+{
+	POSITION_C_CONSUMER, POSITION_C_MOVED, POSITION_C_SEEN_XMAX,
+	POSITION_C_UPTO_XMAX, POSITION_C_GIVEN_TO, POSITION_C_BATCH_END,
+	POSITION_C_LAST_EVENT, POSITION_C_LAST_FETCH, POSITION_C_SEEN_OPEN,
+	POSITION_C_UPTO_OPEN, POSITION_C_MARKS, POSITION_NCOLUMNS
 };
 
 extern void alloc_store_require_unchanged(TM_Result result,
@@ -87,5 +104,9 @@ extern void alloc_row_set_text(TupleTableSlot *row, int column,
 extern void alloc_row_set_nullable(TupleTableSlot *row, int column,
 								   NullableDatum value);
 extern Datum alloc_row_get(const AllocTable *table, int column);
+extern NullableDatum alloc_row_get_nullable(const AllocTable *table,
+											int column);
+extern const text *alloc_row_get_text(const AllocTable *table, int column);
+extern Datum alloc_int8_array(const int64 *values, int n);
 
 #endif							/* ALLOC_STORE_PRIVATE_H */

@@ -124,11 +124,13 @@ static void
 consider_spread(AllocOffer *offer, int64 least, int64 whole)
 {
 	AllocTable *table = &alloc_tables[SLOT];
-	int16		start = own_number >= 0 ? own_number : alloc_slot_random_number();
+	int16		start = own_number;
 	StrategyNumber sides[] = {
 		BTGreaterEqualStrategyNumber, BTLessStrategyNumber
 	};
 
+	if (start < 0)
+		start = alloc_slot_random_number();
 	offer->kind = ALLOC_OFFER_NONE;
 	offer->batch.plan.available = 0;
 	offer->passed = 0;
@@ -156,8 +158,9 @@ consider_spread(AllocOffer *offer, int64 least, int64 whole)
 		}
 		index_endscan(scan);
 	}
-	own_number = offer->kind == ALLOC_OFFER_FREE && offer->passed == 0 ?
-		offer->slot.number : -1;
+	own_number = -1;
+	if (offer->kind == ALLOC_OFFER_FREE && offer->passed == 0)
+		own_number = offer->slot.number;
 	if (offer->passed > 0)
 		crowded_batch = offer->batch.plan.batch_id;
 	else if (offer->kind == ALLOC_OFFER_FREE && offer->slot.quiet)

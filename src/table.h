@@ -57,8 +57,11 @@ extern void alloc_table_open_all_indexes(AllocTable *table);
 extern void alloc_table_close(AllocTable *table);
 extern void alloc_table_forget(AllocTable *table);
 extern int64 alloc_table_nextval(AllocTable *table);
+extern int64 alloc_table_lastval(AllocTable *table);
+extern bool alloc_table_is_cached(const AllocTable *table);
 
 extern void alloc_key_int8(ScanKey key, AttrNumber attno, int64 value);
+extern void alloc_key_int8_above(ScanKey key, AttrNumber attno, int64 value);
 extern void alloc_key_int2(ScanKey key, AttrNumber attno,
 						   StrategyNumber strategy, int16 value);
 extern void alloc_key_date(ScanKey key, AttrNumber attno, DateADT value);
@@ -78,6 +81,12 @@ extern bool alloc_table_found_quiet(const AllocTable *table);
 extern TableScanDesc alloc_table_scan_all(AllocTable *table, ScanKey keys,
 										  int nkeys);
 extern bool alloc_table_next_of_all(AllocTable *table, TableScanDesc scan);
+
+extern IndexScanDesc alloc_table_scan_entries(AllocTable *table, int index,
+											  ScanKey keys, int nkeys);
+extern bool alloc_table_next_entry(IndexScanDesc scan);
+extern int64 alloc_table_entry_int8(IndexScanDesc scan, AttrNumber attno);
+extern bool alloc_table_entry_row(AllocTable *table, IndexScanDesc scan);
 
 extern TupleTableSlot *alloc_table_row(AllocTable *table);
 extern void alloc_table_insert(AllocTable *table);

@@ -118,6 +118,16 @@ table_invalidated(Datum arg, Oid relid)
 }
 
 /*
+ * alloc_table_is_cached
+ *		Is the table still the one that it was when it was opened last?
+ */
+bool
+alloc_table_is_cached(const AllocTable *table)
+{
+	return table->cxt != NULL && !table->stale;
+}
+
+/*
  * Opens a table for the rest of the command, if it is not open.
  *
  * Taking the lock may tell of a change to the table, and even of its end

@@ -72,6 +72,7 @@ CREATE INDEX allocation_batch ON alloc_peer.allocation (batch_id, event_id);
 CREATE TABLE alloc_peer.event (
 	event_id bigint NOT NULL,
 	at       timestamptz NOT NULL,
+	xact     xid8 NOT NULL DEFAULT pg_current_xact_id(),
 	qty      bigint,
 	old_qty  bigint,
 	eta      date,
@@ -80,7 +81,7 @@ CREATE TABLE alloc_peer.event (
 	sku      text NOT NULL,
 	orderid  text,
 	batchref text,
-	CONSTRAINT event_pkey PRIMARY KEY (event_id)
+	CONSTRAINT event_pkey PRIMARY KEY (event_id) INCLUDE (xact)
 );
 
 CREATE VIEW alloc_peer.allocations AS

@@ -78,7 +78,8 @@ SELECT c.oid::regclass AS without_comment
  WHERE c.relnamespace = 'alloc'::regnamespace AND c.relkind IN ('r', 'v', 'm', 'p')
    AND obj_description(c.oid, 'pg_class') IS NULL;
 
--- Tables and sequences that pg_dump would not carry, or not in whole: none.
+-- Tables and sequences that pg_dump would not carry, or not in whole: but for
+-- the relay among the readers of the log, none.
 SELECT c.oid::regclass AS not_dumped
   FROM pg_class c
  WHERE c.relnamespace = 'alloc'::regnamespace AND c.relkind IN ('r', 'p', 'S')

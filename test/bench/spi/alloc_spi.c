@@ -71,8 +71,10 @@ static Statement take_from_slot = {
 };
 
 static Statement insert_allocated = {
-	"INSERT INTO alloc.event (event_id, at, type, orderid, sku, qty, batchref)"
-	" VALUES ($1, statement_timestamp(), 'allocated', $2, $3, $4, $5)",
+	"INSERT INTO alloc.event"
+	" (event_id, at, xact, relay, type, orderid, sku, qty, batchref)"
+	" VALUES ($1, statement_timestamp(), pg_current_xact_id()::text::bigint,"
+	"		  false, 'allocated', $2, $3, $4, $5)",
 	5, {INT8OID, TEXTOID, TEXTOID, INT8OID, TEXTOID}
 };
 
@@ -82,8 +84,9 @@ static Statement find_sku = {
 };
 
 static Statement insert_out_of_stock = {
-	"INSERT INTO alloc.event (event_id, at, type, orderid, sku, qty)"
+	"INSERT INTO alloc.event (event_id, at, xact, relay, type, orderid, sku, qty)"
 	" VALUES (nextval('alloc.event_id_seq'), statement_timestamp(),"
+	"		  pg_current_xact_id()::text::bigint, false,"
 	"		  'out_of_stock', $1, $2, $3)",
 	3, {TEXTOID, TEXTOID, INT8OID}
 };
