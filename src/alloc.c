@@ -7,8 +7,11 @@
  */
 #include "postgres.h"
 
+#include <limits.h>
+
 #include "event.h"
 #include "fmgr.h"
+#include "handler.h"
 #include "miscadmin.h"
 #include "relay.h"
 #include "shared.h"
@@ -50,6 +53,38 @@ _PG_init(void)
 							128, 1, 1024,
 							PGC_SUSET,
 							0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("alloc.handler_workers",
+							"The number of asynchronous handlers that run at the same time, in each database.",
+							"Each needs one of max_worker_processes.",
+							&alloc_handler_workers,
+							2, 0, 1024,
+							PGC_SIGHUP,
+							0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("alloc.handler_timeout",
+							"The time that an asynchronous handler has for an event.",
+							"Then it is canceled, which is a failure; 0: it has any time.",
+							&alloc_handler_timeout,
+							30000, 0, INT_MAX / 2,
+							PGC_SIGHUP,
+							GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("alloc.handler_retries",
+							"How often an asynchronous handler is called again with an event that it failed on.",
+							"After that the event is a dead letter.",
+							&alloc_handler_retries,
+							3, 0, 100,
+							PGC_SIGHUP,
+							0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("alloc.handler_retry_delay",
+							"The time before an asynchronous handler is called again with an event that it failed on.",
+							"It doubles with each failure.",
+							&alloc_handler_retry_delay,
+							1000, 1, INT_MAX,
+							PGC_SIGHUP,
+							GUC_UNIT_MS,
 							NULL, NULL, NULL);
 	DefineCustomStringVariable("alloc.traceparent",
 							   "The trace to which the events of this session belong (W3C Trace Context).",

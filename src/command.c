@@ -20,6 +20,7 @@
 #include "command.h"
 #include "event.h"
 #include "fmgr.h"
+#include "handler.h"
 #include "utils/date.h"
 
 PG_FUNCTION_INFO_V1(alloc_add_batch);
@@ -64,9 +65,9 @@ alloc_add_batch(PG_FUNCTION_ARGS)
 	batch.plan.in_stock = PG_ARGISNULL(3);
 	batch.plan.eta = batch.plan.in_stock ? 0 : PG_GETARG_DATEADT(3);
 
-	alloc_store_begin("add_batch()");
+	alloc_command_begin("add_batch()");
 	add_batch(&batch);
-	alloc_store_end();
+	alloc_command_end();
 	PG_RETURN_TEXT_P(batch.ref);
 }
 
@@ -89,9 +90,9 @@ alloc_allocate(PG_FUNCTION_ARGS)
 	line.sku = alloc_arg_key(fcinfo, 1, "sku");
 	line.qty = alloc_arg_qty(fcinfo, 2, 1);
 
-	alloc_store_begin("allocate()");
+	alloc_command_begin("allocate()");
 	ref = allocate(&line);
-	alloc_store_end();
+	alloc_command_end();
 	if (ref == NULL)
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(ref);
@@ -112,12 +113,31 @@ alloc_deallocate(PG_FUNCTION_ARGS)
 	text	   *sku = alloc_arg_key(fcinfo, 1, "sku");
 	text	   *ref;
 
-	alloc_store_begin("deallocate()");
+	alloc_command_begin("deallocate()");
 	ref = deallocate(orderid, sku);
-	alloc_store_end();
+	alloc_command_end();
 	if (ref == NULL)
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(ref);
+}
+
+/*
+ * alloc_command_begin, alloc_command_end
+ *		Around what a command does.  When it is done and what it did can be
+ *		seen, synchronous handlers are called.
+ */
+void
+alloc_command_begin(const char *command)
+{
+	alloc_store_begin(command);
+	alloc_handler_begin();
+}
+
+void
+alloc_command_end(void)
+{
+	alloc_store_end();
+	alloc_handler_run_noted();
 }
 
 static void

@@ -17,6 +17,9 @@
 #define ERRCODE_ALLOC_OTHER_QUANTITY MAKE_SQLSTATE('S', 'K', '0', '0', '3')
 #define ERRCODE_ALLOC_SHIPPED		MAKE_SQLSTATE('S', 'K', '0', '0', '4')
 
+extern void alloc_command_begin(const char *command);
+extern void alloc_command_end(void);
+
 extern void alloc_require_sum_fits(const text *sku, const text *except,
 								   int64 qty);
 extern void alloc_unknown_sku(const text *sku);

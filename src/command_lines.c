@@ -21,8 +21,10 @@
 #include "argument.h"
 #include "bulk.h"
 #include "catalog/pg_type.h"
+#include "command.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "handler.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/memutils.h"
@@ -77,6 +79,7 @@ alloc_allocate_lines(PG_FUNCTION_ARGS)
 		bulk.careful = true;
 	}
 	return_lines(&bulk, (ReturnSetInfo *) fcinfo->resultinfo);
+	alloc_handler_run_noted();
 	MemoryContextSwitchTo(oldcxt);
 	MemoryContextDelete(lines_cxt);
 	return (Datum) 0;
@@ -163,7 +166,7 @@ attempt(AllocBulk *bulk)
 	MemoryContextSwitchTo(cxt);
 	PG_TRY();
 	{
-		alloc_store_begin("allocate_lines()");
+		alloc_command_begin("allocate_lines()");
 		done = alloc_bulk_allocate(bulk);
 		alloc_store_end();
 	}

@@ -67,9 +67,9 @@ alloc_change_batch_quantity(PG_FUNCTION_ARGS)
 	int64		qty = alloc_arg_qty(fcinfo, 1, 0);
 
 	InitMaterializedSRF(fcinfo, 0);
-	alloc_store_begin("change_batch_quantity()");
+	alloc_command_begin("change_batch_quantity()");
 	change_quantity(ref, qty, (ReturnSetInfo *) fcinfo->resultinfo);
-	alloc_store_end();
+	alloc_command_end();
 	return (Datum) 0;
 }
 

@@ -92,11 +92,15 @@ alloc_init_range_table(EState *estate, RangeTblEntry *rte, Bitmapset *updated)
 #define alloc_wait_event(name) PG_WAIT_EXTENSION
 #endif
 
-/* The owner of a database: one function for all kinds of objects since 16. */
+/* Rights: one function for all kinds of objects since 16. */
 #if PG_VERSION_NUM >= 160000
+#define alloc_may_execute(function, role) \
+	(object_aclcheck(ProcedureRelationId, function, role, ACL_EXECUTE) == ACLCHECK_OK)
 #define alloc_owns_database(database) \
 	object_ownercheck(DatabaseRelationId, database, GetUserId())
 #else
+#define alloc_may_execute(function, role) \
+	(pg_proc_aclcheck(function, role, ACL_EXECUTE) == ACLCHECK_OK)
 #define alloc_owns_database(database) \
 	pg_database_ownercheck(database, GetUserId())
 #endif

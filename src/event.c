@@ -21,6 +21,7 @@
 #include "access/xact.h"
 #include "commands/async.h"
 #include "event.h"
+#include "handler.h"
 #include "relay.h"
 #include "shared.h"
 #include "utils/builtins.h"
@@ -158,6 +159,7 @@ append_event(AllocEventRow *event)
 	event->relay = notify == ALLOC_NOTIFY_RELAY;
 	event->traceparent = current_traceparent();
 	alloc_store_insert_event(event);
+	alloc_handler_note_event(event);
 	if (notify == ALLOC_NOTIFY_COMMIT)
 		alloc_event_send(event);
 	else if (notify == ALLOC_NOTIFY_RELAY)

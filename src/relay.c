@@ -27,6 +27,7 @@
 #include "commands/extension.h"
 #include "compat.h"
 #include "event.h"
+#include "handler.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -62,10 +63,11 @@ typedef struct Sent
 } Sent;
 
 static bool work_noted;
+static long error_delay;		/* 0: the last time there was none */
 
 static void wake_relay(XactEvent event, void *arg);
 static long relay_once(void);
-static long recover(long delay);
+static long recover(void);
 static bool relay_batch(void);
 static void send_event(const AllocEventRow *event, void *arg);
 static void nap(TimestampTz since);
@@ -108,7 +110,7 @@ void
 alloc_relay_main(Datum arg)
 {
 	Oid			database = DatumGetObjectId(arg);
-	volatile long delay = 0;
+	volatile long delay;
 
 	if (!alloc_shared_begin_relay(database))
 		proc_exit(0);
@@ -126,7 +128,7 @@ alloc_relay_main(Datum arg)
 		PG_CATCH();
 		{
 			MemoryContextSwitchTo(oldcxt);
-			delay = recover(delay);
+			delay = recover();
 		}
 		PG_END_TRY();
 		if (delay > 0)
@@ -142,6 +144,7 @@ static long
 relay_once(void)
 {
 	bool		more;
+	long		delay;
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
@@ -154,16 +157,18 @@ relay_once(void)
 	pgstat_report_activity(STATE_RUNNING, "sending events");
 	more = relay_batch();
 	CommitTransactionCommand();
+	error_delay = 0;
+	delay = alloc_dispatch(more ? 0 : LOOK_INTERVAL);
 	pgstat_report_stat(false);
 	pgstat_report_activity(STATE_IDLE, NULL);
-	return more ? 0 : LOOK_INTERVAL;
+	return delay;
 }
 
 /*
  * After an error: to the log, then on, but not at once.
  */
 static long
-recover(long delay)
+recover(void)
 {
 	HOLD_INTERRUPTS();
 	EmitErrorReport();
@@ -171,9 +176,8 @@ recover(long delay)
 	FlushErrorState();
 	RESUME_INTERRUPTS();
 	pgstat_report_activity(STATE_IDLE, NULL);
-	if (delay < ERROR_DELAY || delay == LOOK_INTERVAL)
-		return ERROR_DELAY;
-	return Min(delay * 2, MAX_ERROR_DELAY);
+	error_delay = Min(Max(error_delay * 2, ERROR_DELAY), MAX_ERROR_DELAY);
+	return error_delay;
 }
 
 /*
@@ -216,6 +220,7 @@ send_event(const AllocEventRow *event, void *arg)
 {
 	Sent	   *sent = arg;
 
+	alloc_dispatch_note_event(event->type);
 	if (!event->relay || event->xact < sent->era)
 		return;
 	alloc_event_send(event);

@@ -85,6 +85,18 @@ AllocTable alloc_tables[NTABLES] = {
 		.name = "position",
 		.ncolumns = POSITION_NCOLUMNS,
 		.index_names = {"position_pkey"}
+	},
+	[SUBSCRIPTION] = {
+		.name = "subscription",
+		.sequence = "subscription_id_seq",
+		.ncolumns = SUBSCRIPTION_NCOLUMNS,
+		.index_names = {"subscription_pkey", "subscription_handler"}
+	},
+	[DELIVERY] = {
+		.name = "delivery",
+		.sequence = "delivery_id_seq",
+		.ncolumns = DELIVERY_NCOLUMNS,
+		.index_names = {"delivery_pkey", "delivery_event", "delivery_due"}
 	}
 };
 

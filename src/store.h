@@ -11,6 +11,7 @@
 #ifndef ALLOC_STORE_H
 #define ALLOC_STORE_H
 
+#include "nodes/pg_list.h"
 #include "planner.h"
 #include "position.h"
 #include "storage/itemptr.h"
@@ -127,6 +128,31 @@ typedef struct AllocReader
 /* Who takes an event that a reader is given. */
 typedef void (*AllocEventTaker) (const AllocEventRow *event, void *arg);
 
+/* A function that is to be called with the events of a type. */
+typedef struct AllocSubscription
+{
+	int64		id;
+	Oid			role;			/* as whom */
+	char	   *event_type;
+	char	   *handler;		/* with its schema and argument types */
+	char	   *search_path;
+	bool		sync;
+} AllocSubscription;
+
+/* An event that a handler failed on. */
+typedef struct AllocDelivery
+{
+	int64		id;
+	int64		subscription_id;
+	int64		event_id;
+	TimestampTz at;				/* of the last error */
+	TimestampTz next_at;		/* to be tried again; 0: not any more */
+	int64		attempts;
+	const char *handler;
+	const char *last_error;
+	ItemPointerData tid;
+} AllocDelivery;
+
 /* Setting: the number of slots that a batch may have. */
 extern int	alloc_max_slots;
 
@@ -211,6 +237,25 @@ extern int64 alloc_store_read_batch(AllocReader *reader, const char *type,
 									int64 max, AllocEventTaker take, void *arg);
 extern bool alloc_store_next_batch(AllocReader *reader);
 extern void alloc_store_move_reader(AllocReader *reader);
+
+extern bool alloc_store_subscribe(AllocSubscription *subscription);
+extern bool alloc_store_unsubscribe(const char *type, const char *handler);
+extern uint32 alloc_store_subscriptions_version(void);
+extern List *alloc_store_subscriptions(void);
+extern bool alloc_store_find_subscription(int64 subscription_id,
+										  AllocSubscription *subscription);
+extern bool alloc_store_lock_handler(int64 subscription_id,
+									 AllocReader *reader);
+extern bool alloc_store_next_delivery(int64 subscription_id,
+									  AllocDelivery *delivery);
+extern bool alloc_store_find_delivery(int64 subscription_id, int64 event_id,
+									  AllocDelivery *delivery);
+extern List *alloc_store_due_subscriptions(TimestampTz now, TimestampTz *next);
+extern void alloc_store_insert_delivery(AllocDelivery *delivery);
+extern bool alloc_store_update_delivery(AllocDelivery *delivery);
+extern bool alloc_store_delete_delivery(AllocDelivery *delivery);
+extern int64 alloc_store_retry_dead(TimestampTz now);
+extern bool alloc_store_find_event(int64 event_id, AllocEventRow *event);
 
 extern int64 *alloc_array_int8(ArrayType *array, int *n);
 

@@ -70,7 +70,7 @@ static int64
 current_xact(void)
 {
 	/* No era ends while its table is the same. */
-	if (!alloc_table_is_cached(&alloc_tables[ERA]))
+	if (alloc_table_version(&alloc_tables[ERA]) == 0)
 		(void) alloc_store_era();
 	return era | (int64) U64FromFullTransactionId(GetTopFullTransactionId());
 }

@@ -35,6 +35,7 @@ typedef struct AllocTable
 
 	MemoryContext cxt;			/* NULL: nothing is cached */
 	bool		stale;			/* the definition may have changed */
+	uint32		version;		/* grows when what is cached is made anew */
 	Oid			relid;
 	Oid			sequence_id;
 	Oid		   *index_ids;		/* of every index of the table */
@@ -58,7 +59,7 @@ extern void alloc_table_close(AllocTable *table);
 extern void alloc_table_forget(AllocTable *table);
 extern int64 alloc_table_nextval(AllocTable *table);
 extern int64 alloc_table_lastval(AllocTable *table);
-extern bool alloc_table_is_cached(const AllocTable *table);
+extern uint32 alloc_table_version(const AllocTable *table);
 
 extern void alloc_key_int8(ScanKey key, AttrNumber attno, int64 value);
 extern void alloc_key_int8_above(ScanKey key, AttrNumber attno, int64 value);

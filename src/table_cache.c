@@ -118,13 +118,14 @@ table_invalidated(Datum arg, Oid relid)
 }
 
 /*
- * alloc_table_is_cached
- *		Is the table still the one that it was when it was opened last?
+ * alloc_table_version
+ *		A number that is the same for as long as the table is known to be the
+ *		one that it was; 0: it may have changed.
  */
-bool
-alloc_table_is_cached(const AllocTable *table)
+uint32
+alloc_table_version(const AllocTable *table)
 {
-	return table->cxt != NULL && !table->stale;
+	return table->cxt == NULL || table->stale ? 0 : table->version;
 }
 
 /*
@@ -187,6 +188,7 @@ build_cache(AllocTable *table)
 	table->cxt = AllocSetContextCreate(CacheMemoryContext, "alloc table",
 									   ALLOCSET_SMALL_SIZES);
 	table->stale = false;
+	table->version++;
 	oldcxt = MemoryContextSwitchTo(table->cxt);
 	desc = CreateTupleDescCopy(RelationGetDescr(table->rel));
 	table->estate = CreateExecutorState();
