@@ -76,6 +76,9 @@ long
 alloc_dispatch(long delay)
 {
 	bury_workers();
+	if (handlers == NIL && version != 0 &&
+		version == alloc_store_subscriptions_version())
+		return delay;
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	if (alloc_worker_lock_extension())

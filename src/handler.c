@@ -222,7 +222,9 @@ alloc_handler_run_noted(void)
  *		Calls a handler with an event, as its role.
  *
  * It may do what that role may do, but not become another one, and what it
- * sets is undone.  An error passes through; the abort restores the role.
+ * sets is undone.  Where the role is not the current one it also may leave
+ * nothing behind that would run as the current one later, such as a deferred
+ * trigger.  An error passes through; the abort restores the role.
  */
 void
 alloc_handler_call(const AllocSubscription *subscription, int64 event_id,
@@ -247,7 +249,8 @@ alloc_handler_call(const AllocSubscription *subscription, int64 event_id,
 						subscription->role)));
 	GetUserIdAndSecContext(&user, &security);
 	SetUserIdAndSecContext(subscription->role,
-						   security | SECURITY_LOCAL_USERID_CHANGE);
+						   security | SECURITY_LOCAL_USERID_CHANGE |
+						   (user == subscription->role ? 0 : SECURITY_RESTRICTED_OPERATION));
 	nest_level = NewGUCNestLevel();
 	(void) set_config_option("search_path", subscription->search_path,
 							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,

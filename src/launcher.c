@@ -144,7 +144,7 @@ list_databases(void)
 		Form_pg_database row = (Form_pg_database) GETSTRUCT(tuple);
 		MemoryContext oldcxt;
 
-		if (!row->datallowconn)
+		if (!row->datallowconn || row->datconnlimit == DATCONNLIMIT_INVALID_DB)
 			continue;
 		oldcxt = MemoryContextSwitchTo(launcher_cxt);
 		databases = lappend_oid(databases, row->oid);
@@ -201,6 +201,8 @@ start_relay(const AllocWantedRelay *wanted)
 		if (is_gone(database))
 		{
 			alloc_shared_unwant_relay(database);
+			started = list_delete_ptr(started, relay);
+			pfree(relay);
 			return true;
 		}
 		if (!TimestampDifferenceExceeds(relay->at, GetCurrentTimestamp(),

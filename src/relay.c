@@ -131,9 +131,12 @@ alloc_relay_main(Datum arg)
 			delay = recover();
 		}
 		PG_END_TRY();
+		CHECK_FOR_INTERRUPTS();
 		if (delay > 0)
+		{
 			alloc_worker_sleep(delay, "AllocRelayMain");
-		nap(began);
+			nap(began);
+		}
 	}
 }
 

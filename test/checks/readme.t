@@ -172,8 +172,8 @@ sub reference
 
 is_deeply([ sort map { $_->[0] } reference('Functions') ],
 	query($database, q{
-		SELECT format('%s(%s)', proname, replace(regexp_replace(
-			pg_get_function_arguments(oid), ', OUT .*', ''), '::date', ''))
+		SELECT format('%s(%s)', proname, regexp_replace(regexp_replace(
+			pg_get_function_arguments(oid), ', OUT .*', ''), '::(date|text)', '', 'g'))
 		  FROM pg_proc WHERE pronamespace = 'alloc'::regnamespace}),
 	'the functions are those that there are');
 
@@ -194,7 +194,7 @@ is_deeply(
 	query($database, q{
 		SELECT format('%s: %s', type, string_agg(DISTINCT key, ' ' ORDER BY key))
 		  FROM alloc.events, jsonb_object_keys(payload) key
-		 WHERE key <> ALL ('{event_id,type,at,sku}')
+		 WHERE key <> ALL ('{event_id,type,at,sku,traceparent}')
 		 GROUP BY type}),
 	'the events have the keys that they have');
 
