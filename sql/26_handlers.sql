@@ -37,7 +37,7 @@ CREATE TABLE alloc.delivery (
 CREATE UNIQUE INDEX delivery_event
 	ON alloc.delivery (subscription_id, event_id);
 CREATE INDEX delivery_due
-	ON alloc.delivery (next_at, subscription_id) WHERE next_at IS NOT NULL;
+	ON alloc.delivery (subscription_id, next_at) WHERE next_at IS NOT NULL;
 COMMENT ON TABLE alloc.delivery IS
 	'events that an asynchronous handler failed on: to be tried again at next_at, or not any more';
 

@@ -181,20 +181,22 @@ static long
 note_due(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz next;
-	List	   *due = alloc_store_due_subscriptions(now, &next);
+	long		delay = LONG_MAX;
 	ListCell   *cell;
 
-	foreach(cell, due)
+	foreach(cell, handlers)
 	{
-		Handler    *handler = find_handler(*(int64 *) lfirst(cell));
+		Handler    *handler = lfirst(cell);
+		AllocDelivery delivery;
 
-		if (handler != NULL)
+		if (!alloc_store_next_delivery(handler->subscription, &delivery))
+			continue;
+		if (delivery.next_at <= now)
 			handler->pending = true;
+		else
+			delay = Min(delay, TimestampDifferenceMilliseconds(now, delivery.next_at) + 1);
 	}
-	if (next == 0)
-		return LONG_MAX;
-	return TimestampDifferenceMilliseconds(now, next) + 1;
+	return delay;
 }
 
 /*

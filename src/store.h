@@ -250,7 +250,6 @@ extern bool alloc_store_next_delivery(int64 subscription_id,
 									  AllocDelivery *delivery);
 extern bool alloc_store_find_delivery(int64 subscription_id, int64 event_id,
 									  AllocDelivery *delivery);
-extern List *alloc_store_due_subscriptions(TimestampTz now, TimestampTz *next);
 extern void alloc_store_insert_delivery(AllocDelivery *delivery);
 extern bool alloc_store_update_delivery(AllocDelivery *delivery);
 extern bool alloc_store_delete_delivery(AllocDelivery *delivery);

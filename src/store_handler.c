@@ -167,25 +167,19 @@ alloc_store_lock_handler(int64 subscription_id, AllocReader *reader)
 
 /*
  * alloc_store_next_delivery
- *		The one that is due first, of a subscription or, when that is 0, of
- *		any.  False: nothing is to be tried again.
+ *		The one of a subscription that is due first.  False: nothing is to be
+ *		tried again.
  */
 bool
 alloc_store_next_delivery(int64 subscription_id, AllocDelivery *delivery)
 {
-	AllocTable *table = &alloc_tables[DELIVERY];
-	IndexScanDesc scan = alloc_table_scan(table, DELIVERY_DUE,
-										  GetActiveSnapshot(), NULL, 0);
-	bool		found = false;
+	ScanKeyData key;
 
-	while (!found && alloc_table_next(table, scan, ForwardScanDirection))
-	{
-		read_delivery(delivery);
-		found = subscription_id == 0 ||
-			delivery->subscription_id == subscription_id;
-	}
-	index_endscan(scan);
-	return found;
+	alloc_key_int8(&key, 1, subscription_id);
+	if (!alloc_table_find(&alloc_tables[DELIVERY], DELIVERY_DUE, &key, 1))
+		return false;
+	read_delivery(delivery);
+	return true;
 }
 
 /*
@@ -203,38 +197,6 @@ alloc_store_find_delivery(int64 subscription_id, int64 event_id,
 		return false;
 	read_delivery(delivery);
 	return true;
-}
-
-/*
- * alloc_store_due_subscriptions
- *		The ids (bigint) of those that have something to try again by now.
- */
-List *
-alloc_store_due_subscriptions(TimestampTz now, TimestampTz *next)
-{
-	AllocTable *table = &alloc_tables[DELIVERY];
-	IndexScanDesc scan = alloc_table_scan(table, DELIVERY_DUE,
-										  GetActiveSnapshot(), NULL, 0);
-	List	   *due = NIL;
-
-	*next = 0;
-	while (*next == 0 && alloc_table_next(table, scan, ForwardScanDirection))
-	{
-		AllocDelivery delivery;
-		int64	   *id;
-
-		read_delivery(&delivery);
-		if (delivery.next_at > now)
-		{
-			*next = delivery.next_at;
-			continue;
-		}
-		id = palloc(sizeof(int64));
-		*id = delivery.subscription_id;
-		due = lappend(due, id);
-	}
-	index_endscan(scan);
-	return due;
 }
 
 /*
@@ -277,30 +239,32 @@ alloc_store_retry_dead(TimestampTz now)
 {
 	AllocTable *table = &alloc_tables[DELIVERY];
 	TableScanDesc scan = alloc_table_scan_all(table, NULL, 0);
-	AllocDelivery *dead = NULL;
-	int64		n = 0;
+	List	   *dead = NIL;
+	ListCell   *cell;
 	int64		retried = 0;
 
 	while (alloc_table_next_of_all(table, scan))
 	{
-		AllocDelivery delivery;
-		AllocSubscription subscription;
+		AllocDelivery *delivery = palloc(sizeof(AllocDelivery));
 
-		read_delivery(&delivery);
-		if (delivery.next_at != 0)
-			continue;
-		if (!alloc_store_find_subscription(delivery.subscription_id, &subscription))
-			continue;
-		dead = dead ? repalloc_array(dead, AllocDelivery, n + 1) :
-			palloc_array(AllocDelivery, 1);
-		dead[n++] = delivery;
+		read_delivery(delivery);
+		if (delivery->next_at == 0)
+			dead = lappend(dead, delivery);
+		else
+			pfree(delivery);
 	}
 	table_endscan(scan);
-	for (int64 i = 0; i < n; i++)
+	foreach(cell, dead)
 	{
-		dead[i].next_at = now;
-		dead[i].attempts = 0;
-		retried += alloc_store_update_delivery(&dead[i]);
+		AllocDelivery *delivery = lfirst(cell);
+		AllocSubscription subscription;
+
+		if (!alloc_store_find_subscription(delivery->subscription_id,
+										   &subscription))
+			continue;
+		delivery->next_at = now;
+		delivery->attempts = 0;
+		retried += alloc_store_update_delivery(delivery);
 	}
 	return retried;
 }
