@@ -25,7 +25,7 @@
 #include "utility.h"
 #include "utils/acl.h"
 
-static ProcessUtility_hook_type next_process_utility;
+static ProcessUtility_hook_type process_utility_inside;
 
 static void process_utility(PlannedStmt *pstmt, const char *query,
 							bool read_only_tree,
@@ -44,7 +44,8 @@ static const char *option_of(List *options, const char *name,
 void
 alloc_utility_init(void)
 {
-	next_process_utility = ProcessUtility_hook;
+	process_utility_inside = ProcessUtility_hook ? ProcessUtility_hook :
+		standard_ProcessUtility;
 	ProcessUtility_hook = process_utility;
 }
 
@@ -54,8 +55,6 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 				QueryEnvironment *environment, DestReceiver *dest,
 				QueryCompletion *completion)
 {
-	ProcessUtility_hook_type next = next_process_utility ?
-		next_process_utility : standard_ProcessUtility;
 	const Node *statement = pstmt->utilityStmt;
 	volatile bool work = brings_work(statement);
 	const char *name = database_without_connections(statement);
@@ -69,8 +68,8 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 		alloc_shared_pause(database);
 	PG_TRY();
 	{
-		next(pstmt, query, read_only_tree, context, params, environment, dest,
-			 completion);
+		(*process_utility_inside) (pstmt, query, read_only_tree, context,
+								   params, environment, dest, completion);
 	}
 	PG_FINALLY();
 	{
