@@ -98,7 +98,7 @@ alloc_handler_main(Datum arg)
 	began = GetCurrentTimestamp();
 	while (serve() || wait_for_work())
 	{
-		CHECK_FOR_INTERRUPTS();
+		alloc_worker_obey();
 		if (alloc_shared_is_crowded() &&
 			TimestampDifferenceExceeds(began, GetCurrentTimestamp(), TURN_TIME))
 		{

@@ -131,7 +131,7 @@ alloc_relay_main(Datum arg)
 			delay = recover();
 		}
 		PG_END_TRY();
-		CHECK_FOR_INTERRUPTS();
+		alloc_worker_obey();
 		if (delay > 0)
 		{
 			alloc_worker_sleep(delay, "AllocRelayMain");

@@ -19,6 +19,7 @@ extern void alloc_relay_note_work(void);
 
 extern void alloc_worker_begin(const char *name, Oid database);
 extern bool alloc_worker_lock_extension(void);
+extern void alloc_worker_obey(void);
 extern void alloc_worker_sleep(long milliseconds, const char *wait_event);
 
 #endif							/* ALLOC_RELAY_H */

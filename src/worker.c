@@ -78,8 +78,7 @@ alloc_worker_lock_extension(void)
 
 /*
  * alloc_worker_sleep
- *		Waits until somebody sets our latch, or time has passed; then obeys a
- *		shutdown, which says nothing to the log, and a reload.
+ *		Waits until somebody sets our latch, or time has passed; then obeys.
  */
 void
 alloc_worker_sleep(long milliseconds, const char *wait_event)
@@ -87,6 +86,17 @@ alloc_worker_sleep(long milliseconds, const char *wait_event)
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 					 milliseconds, alloc_wait_event(wait_event));
 	ResetLatch(MyLatch);
+	alloc_worker_obey();
+}
+
+/*
+ * alloc_worker_obey
+ *		Obeys a shutdown, which says nothing to the log, and a reload.  To be
+ *		called out of any transaction.
+ */
+void
+alloc_worker_obey(void)
+{
 	if (ProcDiePending)
 		proc_exit(0);
 	CHECK_FOR_INTERRUPTS();
