@@ -13,6 +13,8 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
@@ -24,6 +26,7 @@
 #include "tcop/utility.h"
 #include "utility.h"
 #include "utils/acl.h"
+#include "utils/syscache.h"
 
 static ProcessUtility_hook_type process_utility_inside;
 
@@ -34,6 +37,7 @@ static void process_utility(PlannedStmt *pstmt, const char *query,
 							DestReceiver *dest, QueryCompletion *completion);
 static bool brings_work(const Node *statement);
 static const char *database_without_connections(const Node *statement);
+static bool may_create_databases(Oid role);
 static const char *option_of(List *options, const char *name,
 							 const char *otherwise);
 
@@ -61,8 +65,8 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	Oid			database = name ? get_database_oid(name, true) : InvalidOid;
 
 	/* Who will be refused must not disturb the relay. */
-	if (OidIsValid(database) &&
-		!have_createdb_privilege() && !alloc_owns_database(database))
+	if (OidIsValid(database) && !superuser() &&
+		!may_create_databases(GetUserId()) && !alloc_owns_database(database))
 		database = InvalidOid;
 	if (OidIsValid(database))
 		alloc_shared_pause(database);
@@ -142,4 +146,18 @@ option_of(List *options, const char *name, const char *otherwise)
 			return defGetString(option);
 	}
 	return otherwise;
+}
+
+static bool
+may_create_databases(Oid role)
+{
+	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(role));
+	bool		may = false;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		may = ((Form_pg_authid) GETSTRUCT(tuple))->rolcreatedb;
+		ReleaseSysCache(tuple);
+	}
+	return may;
 }
