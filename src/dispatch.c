@@ -75,6 +75,8 @@ alloc_dispatch_note_event(const char *type)
 long
 alloc_dispatch(long delay)
 {
+	long		due;
+
 	bury_workers();
 	if (handlers == NIL && version != 0 &&
 		version == alloc_store_subscriptions_version())
@@ -86,8 +88,8 @@ alloc_dispatch(long delay)
 		alloc_store_begin("the relay");
 		if (version == 0 || version != alloc_store_subscriptions_version())
 			load_handlers();
-		if (handlers != NIL)
-			delay = Min(delay, note_due());
+		due = handlers == NIL ? delay : note_due();
+		delay = Min(delay, due);
 		alloc_store_end();
 	}
 	CommitTransactionCommand();
