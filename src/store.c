@@ -85,6 +85,11 @@ AllocTable alloc_tables[NTABLES] = {
 		.name = "position",
 		.ncolumns = POSITION_NCOLUMNS,
 		.index_names = {"position_pkey"}
+	},
+	[MESSAGE] = {
+		.name = "message",
+		.ncolumns = MESSAGE_NCOLUMNS,
+		.index_names = {"message_id", "message_received_at"}
 	}
 };
 
