@@ -12,6 +12,7 @@
 #include "event.h"
 #include "fmgr.h"
 #include "handler.h"
+#include "message.h"
 #include "miscadmin.h"
 #include "relay.h"
 #include "shared.h"
@@ -85,6 +86,14 @@ _PG_init(void)
 							1000, 1, INT_MAX,
 							PGC_SIGHUP,
 							GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("alloc.message_retention",
+							"How long handle() remembers the ids of messages, and its answers.",
+							"A message that comes again within this time gets the answer that it got.",
+							&alloc_message_retention,
+							7 * 24 * 60 * 60, 0, INT_MAX,
+							PGC_SUSET,
+							GUC_UNIT_S,
 							NULL, NULL, NULL);
 	DefineCustomStringVariable("alloc.traceparent",
 							   "The trace to which the events of this session belong (W3C Trace Context).",

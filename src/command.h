@@ -3,7 +3,7 @@
  * command.h
  *	  What the commands share: their errors.
  *
- * For command.c, command_quantity.c and bulk.c only.
+ * For command.c, command_quantity.c, bulk.c and message.c only.
  *
  *-------------------------------------------------------------------------
  */
@@ -16,6 +16,7 @@
 #define ERRCODE_ALLOC_UNKNOWN_BATCH MAKE_SQLSTATE('S', 'K', '0', '0', '2')
 #define ERRCODE_ALLOC_OTHER_QUANTITY MAKE_SQLSTATE('S', 'K', '0', '0', '3')
 #define ERRCODE_ALLOC_SHIPPED		MAKE_SQLSTATE('S', 'K', '0', '0', '4')
+#define ERRCODE_ALLOC_OTHER_BODY	MAKE_SQLSTATE('S', 'K', '0', '0', '6')
 
 extern void alloc_command_begin(const char *command);
 extern void alloc_command_end(void);

@@ -28,6 +28,7 @@
 #include "compat.h"
 #include "event.h"
 #include "handler.h"
+#include "message.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -47,11 +48,12 @@
 
 /*
  * Milliseconds: between two batches, so that one is worth a transaction; after
- * which to look although nobody said that there is something; after an error,
- * and the most of it when errors go on.
+ * which to look although nobody said that there is something; between two
+ * sweeps of messages; after an error, and the most of it when errors go on.
  */
 #define NAP 10
 #define LOOK_INTERVAL 5000
+#define SWEEP_INTERVAL 60000
 #define ERROR_DELAY 1000
 #define MAX_ERROR_DELAY 10000
 
@@ -67,6 +69,7 @@ static long error_delay;		/* 0: the last time there was none */
 
 static void wake_relay(XactEvent event, void *arg);
 static long relay_once(void);
+static void sweep_messages(void);
 static long recover(void);
 static bool relay_batch(void);
 static void send_event(const AllocEventRow *event, void *arg);
@@ -161,10 +164,42 @@ relay_once(void)
 	more = relay_batch();
 	CommitTransactionCommand();
 	error_delay = 0;
+	sweep_messages();
 	delay = alloc_dispatch(more ? 0 : LOOK_INTERVAL);
 	pgstat_report_stat(false);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	return delay;
+}
+
+/*
+ * Once a minute: forgets the messages that handle() need not know any more.
+ */
+static void
+sweep_messages(void)
+{
+	static TimestampTz swept = 0;
+	TimestampTz now = GetCurrentTimestamp();
+	int64		n;
+
+	if (!TimestampDifferenceExceeds(swept, now, SWEEP_INTERVAL))
+		return;
+	swept = now;
+	do
+	{
+		CHECK_FOR_INTERRUPTS();
+		SetCurrentStatementStartTimestamp();
+		StartTransactionCommand();
+		if (!alloc_worker_lock_extension())
+			n = 0;
+		else
+		{
+			alloc_store_begin("the relay");
+			n = alloc_store_sweep_messages(now - alloc_message_retention * USECS_PER_SEC,
+										   BATCH_SIZE);
+			alloc_store_end();
+		}
+		CommitTransactionCommand();
+	} while (n > 0);
 }
 
 /*

@@ -97,6 +97,11 @@ AllocTable alloc_tables[NTABLES] = {
 		.sequence = "delivery_id_seq",
 		.ncolumns = DELIVERY_NCOLUMNS,
 		.index_names = {"delivery_pkey", "delivery_event", "delivery_due"}
+	},
+	[MESSAGE] = {
+		.name = "message",
+		.ncolumns = MESSAGE_NCOLUMNS,
+		.index_names = {"message_id", "message_received_at"}
 	}
 };
 

@@ -16,6 +16,7 @@
 #include "position.h"
 #include "storage/itemptr.h"
 #include "utils/array.h"
+#include "utils/jsonb.h"
 
 /* An order line, as the customer sent it. */
 typedef struct AllocLine
@@ -124,6 +125,15 @@ typedef struct AllocReader
 	ItemPointerData tid;
 	AllocPosition position;
 } AllocReader;
+
+/* A message to handle(). */
+typedef struct AllocMessageRow
+{
+	const text *message_id;
+	TimestampTz received_at;
+	bytea	   *body_hash;
+	Jsonb	   *answer;			/* NULL: at work */
+} AllocMessageRow;
 
 /* Who takes an event that a reader is given. */
 typedef void (*AllocEventTaker) (const AllocEventRow *event, void *arg);
@@ -257,5 +267,10 @@ extern int64 alloc_store_retry_dead(TimestampTz now);
 extern bool alloc_store_find_event(int64 event_id, AllocEventRow *event);
 
 extern int64 *alloc_array_int8(ArrayType *array, int *n);
+
+extern bool alloc_store_add_message(const AllocMessageRow *message,
+									AllocMessageRow *there);
+extern void alloc_store_answer_message(const AllocMessageRow *message);
+extern int64 alloc_store_sweep_messages(TimestampTz before, int max);
 
 #endif							/* ALLOC_STORE_H */

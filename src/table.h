@@ -66,6 +66,8 @@ extern void alloc_key_int8_above(ScanKey key, AttrNumber attno, int64 value);
 extern void alloc_key_int2(ScanKey key, AttrNumber attno,
 						   StrategyNumber strategy, int16 value);
 extern void alloc_key_date(ScanKey key, AttrNumber attno, DateADT value);
+extern void alloc_key_time(ScanKey key, AttrNumber attno,
+						   StrategyNumber strategy, TimestampTz value);
 extern void alloc_key_null(ScanKey key, AttrNumber attno);
 extern void alloc_key_text(ScanKey key, AttrNumber attno, const text *value);
 extern IndexScanDesc alloc_table_scan(AllocTable *table, int index,

@@ -11,10 +11,11 @@
 #include "compat.h"
 #include "table.h"
 #include "utils/fmgroids.h"
+#include "utils/timestamp.h"
 
 /*
  * alloc_key_int8, alloc_key_int8_above, alloc_key_int2, alloc_key_date,
- * alloc_key_null, alloc_key_text
+ * alloc_key_time, alloc_key_null, alloc_key_text
  *		A scan key: column attno of the index (from 1) is equal to value, is
  *		above it or on the side of it that the strategy says, or is NULL.
  */
@@ -47,6 +48,16 @@ alloc_key_date(ScanKey key, AttrNumber attno, DateADT value)
 {
 	ScanKeyInit(key, attno, BTEqualStrategyNumber, F_DATE_EQ,
 				DateADTGetDatum(value));
+}
+
+void
+alloc_key_time(ScanKey key, AttrNumber attno, StrategyNumber strategy,
+			   TimestampTz value)
+{
+	RegProcedure compare = strategy == BTLessStrategyNumber ?
+		F_TIMESTAMPTZ_LT : F_TIMESTAMPTZ_GT;
+
+	ScanKeyInit(key, attno, strategy, compare, TimestampTzGetDatum(value));
 }
 
 void

@@ -14,6 +14,7 @@ INSERT INTO command VALUES
 	('allocate_lines', $$SELECT * FROM alloc.allocate_lines('{"(o9,s,1)","(o8,s,2)"}')$$),
 	('deallocate', $$SELECT alloc.deallocate('o1', 's')$$),
 	('change_batch_quantity', $$SELECT * FROM alloc.change_batch_quantity('b1', 20)$$),
+	('handle', $$SELECT alloc.handle('{"command": "allocate", "orderid": "o9", "sku": "s", "qty": 1, "message_id": "m"}')$$),
 	('create_consumer', $$SELECT alloc.create_consumer(gen_random_uuid()::text)$$),
 	('fetch_events', $$SELECT * FROM alloc.fetch_events('mail')$$),
 	('drop_consumer', $$SELECT alloc.drop_consumer(set_config('test.n', (current_setting('test.n')::int + 1)::text, true))$$);
