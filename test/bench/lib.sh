@@ -8,6 +8,10 @@ rounds=${ROUNDS:-5} seconds_each=${SECONDS_EACH:-10}
 # shellcheck disable=SC2034
 clients=${CLIENTS:-16} skus=${SKUS:-10000}
 
+# What the servers have that is not PostgreSQL's default, for test/with-server.
+# shellcheck disable=SC2034
+server_settings=(-c shared_buffers=1GB -c max_wal_size=8GB -c max_connections=200)
+
 query() {
 	local database=$1
 	shift
@@ -71,6 +75,27 @@ create_shop() {
 	query "$database" -c "
 		SELECT count($schema.add_batch('batch-' || n, 'SKU-' || 100000 + n, 1000000000000))
 		  FROM generate_series(1, $skus) AS n" >/dev/null
+}
+
+# in_chunks N COMMAND...: runs COMMAND FIRST LAST for each part of 1..N, of
+# 100000.
+in_chunks() {
+	local n=$1 chunk=100000 first last
+	shift
+	for ((first = 1; first <= n; first += chunk)); do
+		last=$((first + chunk - 1))
+		"$@" "$first" $((last < n ? last : n))
+	done
+}
+
+# allocate_range DATABASE ORDERID SKU FIRST LAST: one line for each n from FIRST
+# to LAST; ORDERID and SKU are expressions in n.
+allocate_range() {
+	query "$1" -c "
+		SELECT count(batchref) FROM alloc.allocate_lines((
+			SELECT array_agg(ROW($2, $3, 1)::alloc.order_line ORDER BY n)
+			  FROM generate_series($4::bigint, $5::bigint) AS n))" >"$TMPDIR/allocated"
+	[ "$(<"$TMPDIR/allocated")" = $(($5 - $4 + 1)) ] || die "out of stock: $1"
 }
 
 # note_calls DATABASE N: that many calls allocated a line of one piece.
