@@ -7,7 +7,7 @@ use utf8;
 
 use FindBin;
 use lib $FindBin::RealBin;
-use AllocTest qw(new_node);
+use AllocTest qw(new_node listening_client);
 use IPC::Run qw(start pump finish timer);
 use JSON::PP;
 use PostgreSQL::Test::Utils;
@@ -17,14 +17,7 @@ my @types = qw(batch_created batch_quantity_changed allocated deallocated out_of
 my @line_keys = qw(at batchref event_id orderid qty sku type);
 
 # The client is written in C, so that it is libpq's interface that is tested.
-my $listen = "${PostgreSQL::Test::Utils::tmp_check}/listen";
-my $pg_config = $ENV{PG_CONFIG} // 'pg_config';
-sub configured { my ($what) = @_; chomp(my $path = `$pg_config --$what`); return $path; }
-my @compile = (
-	'cc', '-std=gnu99', '-Wall', '-Wextra', '-Werror', '-o', $listen,
-	"$FindBin::RealBin/listen.c", '-I' . configured('includedir'),
-	'-L' . configured('libdir'), '-lpq');
-system(@compile) == 0 or die "cannot compile: @compile";
+my $listen = listening_client();
 
 my $node = new_node('main', '');
 

@@ -7,11 +7,13 @@ use strict;
 use warnings;
 
 use Exporter 'import';
+use FindBin;
 use IPC::Run qw(run);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 
-our @EXPORT_OK = qw(new_node sqlstate contents problems absurd bench wait_for_lock);
+our @EXPORT_OK = qw(new_node sqlstate contents problems absurd bench wait_for_lock
+	listening_client);
 
 # A running server with the extension in database postgres.  Settings are
 # lines for postgresql.conf; the option allows_streaming is that of init().
@@ -168,6 +170,20 @@ sub bench
 
 	my %times = $output =~ /^SQL script \d+: .*?(\w+)\.sql\n(?: - .*\n)*? - (\d+) transactions/mg;
 	return (join("\n", sort keys %seen), %times);
+}
+
+# Compiles the client that listens, see listen.c; returns its path.
+sub listening_client
+{
+	my $client = "${PostgreSQL::Test::Utils::tmp_check}/listen";
+	my $pg_config = $ENV{PG_CONFIG} // 'pg_config';
+	my ($include, $library) = map { `$pg_config --$_` =~ s/\n//r } ('includedir', 'libdir');
+	my @compile = (
+		'cc', '-std=gnu99', '-Wall', '-Wextra', '-Werror', '-o', $client,
+		"$FindBin::RealBin/listen.c", "-I$include", "-L$library", '-lpq');
+
+	system(@compile) == 0 or die "cannot compile: @compile";
+	return $client;
 }
 
 # Waits until as many sessions as told wait for a lock.

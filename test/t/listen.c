@@ -57,6 +57,7 @@ print_notifications(PGconn *conn)
 			printf("%s %s\n", notification->relname, notification->extra);
 		PQfreemem(notification);
 	}
+	fflush(stdout);
 	return go_on;
 }
 
