@@ -68,10 +68,10 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	if (OidIsValid(database) && !superuser() &&
 		!may_create_databases(GetUserId()) && !alloc_owns_database(database))
 		database = InvalidOid;
-	if (OidIsValid(database))
-		alloc_shared_pause(database);
 	PG_TRY();
 	{
+		if (OidIsValid(database))
+			alloc_shared_pause(database);
 		(*process_utility_inside) (pstmt, query, read_only_tree, context,
 								   params, environment, dest, completion);
 	}

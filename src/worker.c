@@ -33,13 +33,21 @@ static const char *const settings[][2] = {
 };
 
 /*
+ * What a worker that was told to end says to the postmaster: 0, not to start
+ * it again.
+ */
+static int	exit_code;
+
+/*
  * alloc_worker_begin
  *		To be called first in a worker: connects to a database, or, when it is
- *		invalid, to the shared catalogs only.
+ *		invalid, to the shared catalogs only, which is the launcher: there is
+ *		always one.
  */
 void
 alloc_worker_begin(const char *name, Oid database)
 {
+	exit_code = OidIsValid(database) ? 0 : 1;
 	pqsignal(SIGTERM, die);
 	pqsignal(SIGINT, StatementCancelHandler);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
@@ -98,7 +106,7 @@ void
 alloc_worker_obey(void)
 {
 	if (ProcDiePending)
-		proc_exit(0);
+		proc_exit(exit_code);
 	CHECK_FOR_INTERRUPTS();
 	if (ConfigReloadPending)
 	{
