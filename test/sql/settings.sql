@@ -30,6 +30,10 @@ SET alloc.notify = 'commit, off';
 SHOW alloc.notify;
 SET alloc.notify TO DEFAULT;
 SHOW alloc.notify;
+-- There is no relay in a server that has not preloaded the library
+SET alloc.notify = relay;
+\echo :LAST_ERROR_SQLSTATE
+SHOW alloc.notify;
 SET alloc.notfiy = off;
 \echo :LAST_ERROR_SQLSTATE
 
