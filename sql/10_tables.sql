@@ -17,6 +17,8 @@ ALTER TABLE alloc.product REPLICA IDENTITY USING INDEX product_sku;
 COMMENT ON TABLE alloc.product IS
 	'one row per sku; the aggregate''s root, locked by commands that change its batches';
 
+-- No foreign key to product: a parallel pg_restore fills the tables of an
+-- extension in any order.
 CREATE TABLE alloc.batch (
 	batch_id  bigint NOT NULL,
 	purchased bigint NOT NULL
@@ -25,8 +27,7 @@ CREATE TABLE alloc.batch (
 	ref       text NOT NULL
 		CONSTRAINT batch_ref_length CHECK (octet_length(ref) BETWEEN 1 AND 255),
 	sku       text NOT NULL,
-	CONSTRAINT batch_pkey PRIMARY KEY (batch_id),
-	CONSTRAINT batch_of_product FOREIGN KEY (sku) REFERENCES alloc.product (sku)
+	CONSTRAINT batch_pkey PRIMARY KEY (batch_id)
 ) USING heap;
 CREATE UNIQUE INDEX batch_ref ON alloc.batch (ref text_pattern_ops);
 -- The batches of a sku in order of preference.

@@ -85,6 +85,13 @@ alloc_init_range_table(EState *estate, RangeTblEntry *rte, Bitmapset *updated)
 #define alloc_index_insert_cleanup(index, info) ((void) 0)
 #endif
 
+/* 17 has one timeout more. */
+#if PG_VERSION_NUM >= 170000
+#define ALLOC_TRANSACTION_TIMEOUT {"transaction_timeout", "0"}
+#else
+#define ALLOC_TRANSACTION_TIMEOUT {"statement_timeout", "0"}
+#endif
+
 /* 17 lets an extension name what its processes wait for. */
 #if PG_VERSION_NUM >= 170000
 #define alloc_wait_event(name) WaitEventExtensionNew(name)

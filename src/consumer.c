@@ -26,6 +26,7 @@ PG_FUNCTION_INFO_V1(alloc_was_given);
 
 static bool begins_now(FunctionCallInfo fcinfo, int n);
 static void unknown_consumer(const text *name);
+static void lock_consumer(const text *name, AllocReader *reader);
 static void fetch_events(const text *name, int64 max, ReturnSetInfo *result);
 static void return_event(const AllocEventRow *event, void *arg);
 
@@ -163,18 +164,34 @@ unknown_consumer(const text *name)
 }
 
 /*
+ * While it is waited for, the consumer may be dropped, and one of the same
+ * name be created.
+ */
+static void
+lock_consumer(const text *name, AllocReader *reader)
+{
+	int64		consumer_id;
+	int64		gone = 0;
+
+	do
+	{
+		if (!alloc_store_find_reader(ALLOC_READER_CONSUMER, name, &consumer_id) ||
+			consumer_id == gone)
+			unknown_consumer(name);
+		gone = consumer_id;
+	} while (!alloc_store_lock_reader(consumer_id, reader));
+}
+
+/*
  * What is left of the batch, then what was committed since it began.
  */
 static void
 fetch_events(const text *name, int64 max, ReturnSetInfo *result)
 {
 	AllocReader reader;
-	int64		consumer_id;
 	int64		given;
 
-	if (!alloc_store_find_reader(ALLOC_READER_CONSUMER, name, &consumer_id) ||
-		!alloc_store_lock_reader(consumer_id, &reader))
-		unknown_consumer(name);
+	lock_consumer(name, &reader);
 	given = alloc_store_read_batch(&reader, NULL, max, return_event, result);
 	if (given < max && alloc_store_next_batch(&reader))
 		(void) alloc_store_read_batch(&reader, NULL, max - given, return_event,

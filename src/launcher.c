@@ -106,22 +106,32 @@ alloc_launcher_main(Datum arg)
 }
 
 /*
- * Wants a relay in each database that was not there at the last look.
+ * Wants a relay in each database that was not there at the last look.  Those
+ * that must wait until others have found that they need none are looked at
+ * again.
  */
 static void
 want_new_databases(void)
 {
 	List	   *databases;
+	List	   *known = NIL;
 	ListCell   *cell;
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	databases = list_databases();
 	foreach(cell, databases)
-		if (!list_member_oid(known_databases, lfirst_oid(cell)))
-			alloc_shared_want_relay(lfirst_oid(cell));
+	{
+		MemoryContext oldcxt = MemoryContextSwitchTo(launcher_cxt);
+
+		if (list_member_oid(known_databases, lfirst_oid(cell)) ||
+			alloc_shared_want_relay(lfirst_oid(cell)))
+			known = lappend_oid(known, lfirst_oid(cell));
+		MemoryContextSwitchTo(oldcxt);
+	}
+	list_free(databases);
 	list_free(known_databases);
-	known_databases = databases;
+	known_databases = known;
 	CommitTransactionCommand();
 }
 

@@ -60,7 +60,7 @@ alloc_seen_has(const AllocSeen *seen, int64 xact)
 
 /*
  * alloc_position_init
- *		The position of one that has had nothing.  To begin now is to set seen.
+ *		The position of one that has had nothing.
  */
 void
 alloc_position_init(AllocPosition *position)
@@ -68,6 +68,20 @@ alloc_position_init(AllocPosition *position)
 	memset(position, 0, sizeof(*position));
 	position->marks = palloc0(sizeof(AllocMark));
 	position->nmarks = 1;
+}
+
+/*
+ * alloc_position_begin_now
+ *		Makes it that of one that has had all there is now.  mark was taken
+ *		before now.
+ */
+void
+alloc_position_begin_now(AllocPosition *position, const AllocSeen *now,
+						 AllocMark mark)
+{
+	position->seen = *now;
+	add_mark(position, mark);
+	forget_marks(position);
 }
 
 /*

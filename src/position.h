@@ -59,6 +59,8 @@ typedef struct AllocPosition
 extern bool alloc_seen_has(const AllocSeen *seen, int64 xact);
 
 extern void alloc_position_init(AllocPosition *position);
+extern void alloc_position_begin_now(AllocPosition *position,
+									 const AllocSeen *now, AllocMark mark);
 extern bool alloc_position_begin_batch(AllocPosition *position,
 									   const AllocSeen *now, AllocMark mark,
 									   int64 end);

@@ -69,6 +69,7 @@ static long error_delay;		/* 0: the last time there was none */
 
 static void wake_relay(XactEvent event, void *arg);
 static long relay_once(void);
+static void leave(void);
 static void sweep_messages(void);
 static long recover(void);
 static bool relay_batch(void);
@@ -157,8 +158,7 @@ relay_once(void)
 	if (!alloc_worker_lock_extension())
 	{
 		CommitTransactionCommand();
-		alloc_shared_unwant_relay(MyDatabaseId);
-		proc_exit(0);
+		leave();
 	}
 	pgstat_report_activity(STATE_RUNNING, "sending events");
 	more = relay_batch();
@@ -169,6 +169,21 @@ relay_once(void)
 	pgstat_report_stat(false);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	return delay;
+}
+
+/*
+ * Ends, because there is no extension; unless it has been created since, by
+ * somebody who took us for its relay.
+ */
+static void
+leave(void)
+{
+	alloc_shared_unwant_relay(MyDatabaseId);
+	StartTransactionCommand();
+	if (alloc_worker_lock_extension())
+		(void) alloc_shared_want_relay(MyDatabaseId);
+	CommitTransactionCommand();
+	proc_exit(0);
 }
 
 /*
@@ -278,5 +293,5 @@ nap(TimestampTz since)
 	if (passed < NAP)
 		(void) WaitLatch(MyLatch, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 NAP - passed, PG_WAIT_EXTENSION);
-	CHECK_FOR_INTERRUPTS();
+	alloc_worker_obey();
 }

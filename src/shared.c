@@ -63,7 +63,6 @@ static Size shared_size(void);
 static void request_shmem(void);
 static void startup_shmem(void);
 static SharedWorker *find_relay(Oid database);
-static SharedWorker *find_or_add_relay(Oid database);
 static SharedWorker *find_worker(Oid database, int64 subscription);
 static SharedWorker *find_or_add_worker(Oid database, int64 subscription);
 static bool terminate_workers(Oid database);
@@ -96,19 +95,21 @@ alloc_shared_available(void)
 
 /*
  * alloc_shared_want_relay
- *		Lets the launcher start a relay for a database, if it has none.
+ *		Lets the launcher start a relay for a database, if it has none.  False:
+ *		there are too many that want one.
  */
-void
+bool
 alloc_shared_want_relay(Oid database)
 {
 	SharedWorker *relay;
 
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	relay = find_or_add_relay(database);
+	relay = find_or_add_worker(database, 0);
 	if (relay != NULL)
 		relay->wanted = true;
 	LWLockRelease(shared->lock);
 	wake_launcher();
+	return relay != NULL;
 }
 
 /*
@@ -124,7 +125,7 @@ alloc_shared_wake_relay(void)
 	if (latch != NULL)
 		SetLatch(latch);
 	else if (relay == NULL || !relay->wanted)
-		alloc_shared_want_relay(MyDatabaseId);
+		(void) alloc_shared_want_relay(MyDatabaseId);
 }
 
 /*
@@ -178,7 +179,7 @@ alloc_shared_begin_relay(Oid database)
 	bool		ours;
 
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	relay = find_or_add_relay(database);
+	relay = find_or_add_worker(database, 0);
 	ours = relay != NULL && relay->pid == 0 && !is_paused(relay);
 	if (ours)
 	{
@@ -208,6 +209,7 @@ alloc_shared_unwant_relay(Oid database)
 	{
 		relay->wanted = false;
 		relay->failed = false;
+		relay->latch = NULL;
 		forget_if_unused(relay);
 		wake_handlers(database);
 	}
@@ -229,7 +231,7 @@ alloc_shared_pause(Oid database)
 		bool		any;
 
 		LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-		relay = find_or_add_relay(database);
+		relay = find_or_add_worker(database, 0);
 		if (relay != NULL)
 			relay->paused_by = MyProcPid;
 		any = terminate_workers(database);
@@ -462,12 +464,6 @@ static SharedWorker *
 find_relay(Oid database)
 {
 	return find_worker(database, 0);
-}
-
-static SharedWorker *
-find_or_add_relay(Oid database)
-{
-	return find_or_add_worker(database, 0);
 }
 
 static SharedWorker *

@@ -30,7 +30,7 @@ typedef struct AllocDeadHandler
 extern void alloc_shared_init(void);
 extern bool alloc_shared_available(void);
 
-extern void alloc_shared_want_relay(Oid database);
+extern bool alloc_shared_want_relay(Oid database);
 extern void alloc_shared_wake_relay(void);
 
 extern void alloc_shared_begin_launcher(void);

@@ -42,6 +42,7 @@ static bool find_position(int64 consumer_id, AllocReader *reader);
 static bool lock_row(AllocTable *table, ItemPointerData *tid);
 static void read_position(AllocReader *reader);
 static void set_position(const AllocReader *reader);
+static AllocMark next_mark(void);
 static void see_now(AllocSeen *now);
 static int64 widen(TransactionId xid, FullTransactionId next);
 static int	compare_int8(const void *a, const void *b);
@@ -94,7 +95,13 @@ alloc_store_create_reader(AllocReaderKind kind, const text *name,
 
 	alloc_position_init(&reader.position);
 	if (from_now)
-		see_now(&reader.position.seen);
+	{
+		AllocMark	mark = next_mark();
+		AllocSeen	now;
+
+		see_now(&now);
+		alloc_position_begin_now(&reader.position, &now, mark);
+	}
 	set_position(&reader);
 	alloc_table_insert(&alloc_tables[POSITION]);
 	*consumer_id = reader.consumer_id;
@@ -230,13 +237,9 @@ give_event(const char *type, AllocEventTaker take, void *arg)
 bool
 alloc_store_next_batch(AllocReader *reader)
 {
+	AllocMark	mark = next_mark();
 	AllocSeen	now;
-	AllocMark	mark;
 
-	/* The order of these four matters: see position.c. */
-	mark.event_id = alloc_store_last_event_id();
-	mark.xact = alloc_store_era() |
-		(int64) U64FromFullTransactionId(ReadNextFullTransactionId());
 	see_now(&now);
 	return alloc_position_begin_batch(&reader->position, &now, mark,
 									  alloc_store_last_event_id());
@@ -361,6 +364,20 @@ set_position(const AllocReader *reader)
 	alloc_row_set(row, POSITION_C_MARKS,
 				  alloc_int8_array((const int64 *) position->marks,
 								   position->nmarks * 2));
+}
+
+/*
+ * The order of the two matters: see position.c.
+ */
+static AllocMark
+next_mark(void)
+{
+	AllocMark	mark;
+
+	mark.event_id = alloc_store_last_event_id();
+	mark.xact = alloc_store_era() |
+		(int64) U64FromFullTransactionId(ReadNextFullTransactionId());
+	return mark;
 }
 
 /*

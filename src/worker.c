@@ -29,7 +29,8 @@ static const char *const settings[][2] = {
 	{"default_transaction_deferrable", "off"},
 	{"statement_timeout", "0"},
 	{"lock_timeout", "0"},
-	{"idle_in_transaction_session_timeout", "0"}
+	{"idle_in_transaction_session_timeout", "0"},
+	ALLOC_TRANSACTION_TIMEOUT
 };
 
 /*

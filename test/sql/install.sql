@@ -86,7 +86,8 @@ SELECT c.oid::regclass AS not_dumped
 EXCEPT
 SELECT dumped::regclass
   FROM pg_extension, unnest(extconfig, extcondition) AS config (dumped, condition)
- WHERE extname = 'alloc' AND condition = '';
+ WHERE extname = 'alloc' AND condition = ''
+ ORDER BY not_dumped;
 
 -- Constraints and indexes.
 SELECT conrelid::regclass AS table, conname, pg_get_constraintdef(oid) AS definition
