@@ -68,7 +68,8 @@ sub start_sink
 }
 
 sub stop_sink { $sink->signal('KILL'); $sink->finish; return; }
-sub mails { return map { decode_json($_) } split(/\n/, slurp_file("$mailbox/mails")); }
+# Without a line that is just being written.
+sub mails { return map { decode_json($_) } slurp_file("$mailbox/mails") =~ /^(.*)\n/mg; }
 sub event_of { my ($mail) = @_; return $mail->{message_id} =~ /^<(\d+)\.\d+\@made\.example>$/ ? $1 : $mail->{message_id}; }
 sub mails_of { my ($event) = @_; return grep { event_of($_) eq $event } mails(); }
 
