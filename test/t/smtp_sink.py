@@ -28,8 +28,9 @@ class Sink:
         refuse = directory / "refuse"
         if refuse.exists() and refuse.read_text() in mail["Subject"]:
             return "554 not this one"
-        with open(directory / "mails", "a") as mails:
-            print(json.dumps({
+        # In one piece: the sink may be killed at any moment.
+        with open(directory / "mails", "ab", buffering=0) as mails:
+            mails.write(json.dumps({
                 "from": envelope.mail_from,
                 "to": envelope.rcpt_tos,
                 "headers": sorted(mail.keys()),
@@ -41,7 +42,7 @@ class Sink:
                 "longest": max(map(len, envelope.content.splitlines())),
                 "raw": envelope.content.decode("ascii"),
                 "body": mail.get_payload(decode=True).decode(),
-            }), file=mails)
+            }).encode() + b"\n")
         while (directory / "hold").exists():
             await asyncio.sleep(0.05)
         return "250 OK"
