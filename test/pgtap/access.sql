@@ -17,7 +17,10 @@ INSERT INTO command VALUES
 	('handle', $$SELECT alloc.handle('{"command": "allocate", "orderid": "o9", "sku": "s", "qty": 1, "message_id": "m"}')$$),
 	('create_consumer', $$SELECT alloc.create_consumer(gen_random_uuid()::text)$$),
 	('fetch_events', $$SELECT * FROM alloc.fetch_events('mail')$$),
-	('drop_consumer', $$SELECT alloc.drop_consumer(set_config('test.n', (current_setting('test.n')::int + 1)::text, true))$$);
+	('drop_consumer', $$SELECT alloc.drop_consumer(set_config('test.n', (current_setting('test.n')::int + 1)::text, true))$$),
+	('subscribe', $$SELECT alloc.subscribe(('{batch_created,batch_quantity_changed,batch_eta_changed,allocated,deallocated,out_of_stock,held,hold_released,hold_expired,confirmed}'::text[])[set_config('test.n', (current_setting('test.n')::int + 1)::text, true)::int], 'jsonb_typeof(jsonb)')$$),
+	('unsubscribe', $$SELECT alloc.unsubscribe(('{batch_created,batch_quantity_changed,batch_eta_changed,allocated,deallocated,out_of_stock,held,hold_released,hold_expired,confirmed}'::text[])[set_config('test.n', (current_setting('test.n')::int + 1)::text, true)::int], 'jsonb_array_length(jsonb)')$$),
+	('retry_dead_letters', $$SELECT alloc.retry_dead_letters()$$);
 SELECT set_config('test.n', '0', true);
 GRANT SELECT ON command TO PUBLIC;
 
@@ -64,6 +67,8 @@ SELECT is_empty($$
 SELECT alloc.add_batch('b1', 's', 10), alloc.add_batch('b2', 's', 10, '2011-01-01'), alloc.allocate('o1', 's', 4);
 SELECT alloc.create_consumer('mail');
 SELECT alloc.create_consumer(n::text) FROM generate_series(1, 99) n;
+SELECT alloc.subscribe(type, 'jsonb_array_length(jsonb)')
+  FROM unnest('{batch_created,batch_quantity_changed,batch_eta_changed,allocated,deallocated,out_of_stock,held,hold_released,hold_expired,confirmed}'::text[]) AS type;
 CREATE ROLE regress_stranger;
 GRANT TEMPORARY ON DATABASE :DBNAME TO regress_stranger;
 CREATE FUNCTION as_stranger(command text, path text DEFAULT 'pg_catalog') RETURNS text
