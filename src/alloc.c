@@ -59,7 +59,7 @@ _PG_init(void)
 							"The number of asynchronous handlers that run at the same time, in each database.",
 							"Each needs one of max_worker_processes.",
 							&alloc_handler_workers,
-							2, 0, 1024,
+							4, 0, 1024,
 							PGC_SIGHUP,
 							0,
 							NULL, NULL, NULL);

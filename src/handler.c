@@ -43,7 +43,7 @@ PG_FUNCTION_INFO_V1(alloc_unsubscribe);
 PG_FUNCTION_INFO_V1(alloc_retry_dead_letters);
 
 /* Settings */
-int			alloc_handler_workers = 2;
+int			alloc_handler_workers = 4;
 int			alloc_handler_timeout = 30000;
 int			alloc_handler_retries = 3;
 int			alloc_handler_retry_delay = 1000;

@@ -47,7 +47,7 @@
  */
 #define IDLE_TIME 5000
 #define TURN_TIME 2000
-#define GRACE_TIME 5000
+#define GRACE_TIME 1000
 
 /* The event that a handler is to be called with. */
 typedef struct Task

@@ -115,6 +115,7 @@ alloc_relay_main(Datum arg)
 {
 	Oid			database = DatumGetObjectId(arg);
 	volatile long delay;
+	volatile bool failed;
 
 	if (!alloc_shared_begin_relay(database))
 		proc_exit(0);
@@ -125,6 +126,8 @@ alloc_relay_main(Datum arg)
 		TimestampTz began = GetCurrentTimestamp();
 		MemoryContext oldcxt = CurrentMemoryContext;
 
+		(void) alloc_shared_relay_has_work();
+		failed = false;
 		PG_TRY();
 		{
 			delay = relay_once();
@@ -133,12 +136,14 @@ alloc_relay_main(Datum arg)
 		{
 			MemoryContextSwitchTo(oldcxt);
 			delay = recover();
+			failed = true;
 		}
 		PG_END_TRY();
 		alloc_worker_obey();
 		if (delay > 0)
 		{
-			alloc_worker_sleep(delay, "AllocRelayMain");
+			if (failed || !alloc_shared_relay_has_work())
+				alloc_worker_sleep(delay, "AllocRelayMain");
 			nap(began);
 		}
 	}

@@ -41,6 +41,7 @@ typedef struct SharedWorker
 	bool		failed;			/* the last one did not end by itself */
 	pid_t		pid;			/* 0: there is none */
 	Latch	   *latch;
+	volatile bool work;			/* of a relay: somebody has committed events */
 	pid_t		paused_by;		/* of a relay; 0: by nobody */
 	bool		crowded;		/* of a relay: handlers wait for a worker */
 	int64		running;		/* of a handler: the event that it handles */
@@ -55,6 +56,7 @@ typedef struct SharedState
 
 static SharedState *shared;
 static int	nworkers;
+static SharedWorker *own_relay;
 static SharedWorker *own_handler;
 static shmem_request_hook_type next_shmem_request;
 static shmem_startup_hook_type next_shmem_startup;
@@ -123,9 +125,28 @@ alloc_shared_wake_relay(void)
 	Latch	   *latch = relay ? relay->latch : NULL;
 
 	if (latch != NULL)
+	{
+		relay->work = true;
 		SetLatch(latch);
+	}
 	else if (relay == NULL || !relay->wanted)
 		(void) alloc_shared_want_relay(MyDatabaseId);
+}
+
+/*
+ * alloc_shared_relay_has_work
+ *		In the relay: has it been woken since it asked last?
+ *
+ * The latch alone does not tell: who waits for a lock resets it.
+ */
+bool
+alloc_shared_relay_has_work(void)
+{
+	bool		work = own_relay->work;
+
+	own_relay->work = false;
+	pg_memory_barrier();
+	return work;
 }
 
 /*
@@ -187,6 +208,7 @@ alloc_shared_begin_relay(Oid database)
 		relay->latch = MyLatch;
 		relay->wanted = true;
 		relay->failed = true;
+		own_relay = relay;
 	}
 	LWLockRelease(shared->lock);
 	if (ours)

@@ -32,6 +32,7 @@ extern bool alloc_shared_available(void);
 
 extern bool alloc_shared_want_relay(Oid database);
 extern void alloc_shared_wake_relay(void);
+extern bool alloc_shared_relay_has_work(void);
 
 extern void alloc_shared_begin_launcher(void);
 extern int	alloc_shared_relays_in_want(AllocWantedRelay **wanted);
