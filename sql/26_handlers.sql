@@ -20,6 +20,18 @@ ALTER TABLE alloc.subscription REPLICA IDENTITY USING INDEX subscription_handler
 COMMENT ON TABLE alloc.subscription IS
 	'which function is called with which events, and as whom';
 
+-- What each backend knows of the subscriptions is stale after a change that no
+-- command made: a restore, for one.
+CREATE FUNCTION alloc.subscriptions_changed()
+RETURNS trigger
+AS 'MODULE_PATHNAME', 'alloc_subscriptions_changed'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION alloc.subscriptions_changed() IS
+	'trigger of table subscription: tells all sessions that it has changed';
+CREATE TRIGGER subscriptions_changed
+	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON alloc.subscription
+	FOR EACH STATEMENT EXECUTE FUNCTION alloc.subscriptions_changed();
+
 CREATE SEQUENCE alloc.delivery_id_seq;
 
 -- Only those that failed: next_at NULL, for good.

@@ -131,6 +131,9 @@ load_handlers(void)
 		handler->pending = true;
 		handlers = lappend(handlers, handler);
 	}
+	/* Workers whose subscription is gone are to see it. */
+	foreach(cell, old)
+		(void) alloc_shared_want_handler(((Handler *) lfirst(cell))->subscription);
 	list_free(old);
 	MemoryContextSwitchTo(oldcxt);
 }
@@ -163,9 +166,6 @@ bury_workers(void)
 	{
 		Handler    *handler = find_handler(dead.subscription);
 
-		if (dead.running != 0)
-			alloc_handler_record_failure(dead.subscription, dead.running,
-										 "the worker that ran the handler was terminated");
 		if (handler == NULL)
 			continue;
 		if (dead.more || dead.failed)
@@ -173,6 +173,9 @@ bury_workers(void)
 		if (dead.failed)
 			handler->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 															  START_INTERVAL);
+		if (dead.running != 0)
+			alloc_handler_record_failure(dead.subscription, dead.running,
+										 "the worker that ran the handler was terminated");
 	}
 }
 
@@ -210,12 +213,15 @@ start_workers(long delay)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	int			at_work = 0;
+	int			others;
 	int			n = list_length(handlers);
 	bool		crowded = false;
 	ListCell   *cell;
 
 	foreach(cell, handlers)
 		at_work += is_at_work(lfirst(cell));
+	others = alloc_shared_handlers_at_work();
+	at_work = Max(at_work, others);
 	for (int i = 0, looked = 0; looked < n; looked++)
 	{
 		Handler    *handler = list_nth(handlers, i);
@@ -233,9 +239,9 @@ start_workers(long delay)
 			continue;
 		}
 		if (is_at_work(handler) || now < handler->not_before ||
-			at_work >= alloc_handler_workers || !start_worker(handler))
+			(crowded |= at_work >= alloc_handler_workers ||
+			 !start_worker(handler)))
 		{
-			crowded |= at_work >= alloc_handler_workers;
 			delay = Min(delay, START_INTERVAL);
 			i++;
 			continue;

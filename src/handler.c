@@ -23,14 +23,17 @@
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "command.h"
+#include "commands/trigger.h"
 #include "compat.h"
 #include "event.h"
 #include "handler.h"
 #include "miscadmin.h"
 #include "relay.h"
+#include "shared.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/regproc.h"
@@ -41,6 +44,7 @@
 PG_FUNCTION_INFO_V1(alloc_subscribe);
 PG_FUNCTION_INFO_V1(alloc_unsubscribe);
 PG_FUNCTION_INFO_V1(alloc_retry_dead_letters);
+PG_FUNCTION_INFO_V1(alloc_subscriptions_changed);
 
 /* Settings */
 int			alloc_handler_workers = 4;
@@ -97,6 +101,11 @@ alloc_subscribe(PG_FUNCTION_ARGS)
 				 errhint("Call unsubscribe() first to change the mode or the role.")));
 	alloc_relay_note_work();
 	alloc_store_end();
+	if (!subscription.sync && !alloc_shared_available())
+		ereport(WARNING,
+				(errmsg("%s will not be called", subscription.handler),
+				 errdetail("There is no background worker that could."),
+				 errhint("Add \"alloc\" to shared_preload_libraries, and restart the server.")));
 	PG_RETURN_VOID();
 }
 
@@ -142,6 +151,22 @@ alloc_retry_dead_letters(PG_FUNCTION_ARGS)
 	alloc_relay_note_work();
 	alloc_store_end();
 	PG_RETURN_INT64(n);
+}
+
+/*
+ * alloc.subscriptions_changed() returns trigger
+ *		What sessions keep of the subscriptions is stale when this commits.
+ */
+Datum
+alloc_subscriptions_changed(PG_FUNCTION_ARGS)
+{
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("subscriptions_changed() is a trigger function")));
+	CacheInvalidateRelcache(((TriggerData *) fcinfo->context)->tg_relation);
+	alloc_relay_note_work();
+	return PointerGetDatum(NULL);
 }
 
 /*

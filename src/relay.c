@@ -57,6 +57,9 @@
 #define ERROR_DELAY 1000
 #define MAX_ERROR_DELAY 10000
 
+/* After which the relay gives up waiting for a lock, and tries again. */
+#define LOCK_TIMEOUT_MS "1000"
+
 /* What was read and sent in one transaction. */
 typedef struct Sent
 {
@@ -121,6 +124,8 @@ alloc_relay_main(Datum arg)
 		proc_exit(0);
 	alloc_worker_begin("alloc relay", database);
 	SetConfigOption("synchronous_commit", "off", PGC_USERSET, PGC_S_OVERRIDE);
+	/* Nobody's open transaction is to hold back what others have sent. */
+	SetConfigOption("lock_timeout", LOCK_TIMEOUT_MS, PGC_USERSET, PGC_S_OVERRIDE);
 	for (;;)
 	{
 		TimestampTz began = GetCurrentTimestamp();

@@ -46,6 +46,7 @@ extern void alloc_shared_handler_runs(int64 event_id);
 extern bool alloc_shared_handler_is_wanted(void);
 extern void alloc_shared_set_crowded(bool crowded);
 extern bool alloc_shared_is_crowded(void);
+extern int	alloc_shared_handlers_at_work(void);
 extern void alloc_shared_end_handler(bool more);
 extern bool alloc_shared_dead_handler(AllocDeadHandler *handler);
 

@@ -164,21 +164,25 @@ static void
 build_cache(AllocTable *table)
 {
 	MemoryContext oldcxt;
-	Oid			nsp = get_namespace_oid("alloc", true);
+	Oid			nsp;
 	Bitmapset  *columns = NULL;
 	TupleDesc	desc;
 
 	alloc_table_forget(table);
-	table->relid = get_relname_relid(table->name, nsp);
-	if (!OidIsValid(table->relid))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("table \"alloc.%s\" does not exist", table->name),
-				 errhint("Install the extension with CREATE EXTENSION alloc.")));
+	/* Waiting for the lock may be waiting for its end. */
+	do
+	{
+		nsp = get_namespace_oid("alloc", true);
+		table->relid = get_relname_relid(table->name, nsp);
+		if (!OidIsValid(table->relid))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("table \"alloc.%s\" does not exist", table->name),
+					 errhint("Install the extension with CREATE EXTENSION alloc.")));
+		table->rel = try_table_open(table->relid, RowExclusiveLock);
+	} while (table->rel == NULL);
 	if (table->sequence)
 		table->sequence_id = get_relname_relid(table->sequence, nsp);
-
-	table->rel = table_open(table->relid, RowExclusiveLock);
 	if (RelationGetNumberOfAttributes(table->rel) != table->ncolumns)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
