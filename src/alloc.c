@@ -14,6 +14,7 @@
 #include "handler.h"
 #include "message.h"
 #include "miscadmin.h"
+#include "progress.h"
 #include "relay.h"
 #include "shared.h"
 #include "store.h"
@@ -94,6 +95,14 @@ _PG_init(void)
 							7 * 24 * 60 * 60, 0, INT_MAX,
 							PGC_SUSET,
 							GUC_UNIT_S,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("alloc.progress_interval",
+							"The time between two notices of how far check() and its like have come.",
+							"0: there are none.",
+							&alloc_progress_interval,
+							5000, 0, INT_MAX,
+							PGC_USERSET,
+							GUC_UNIT_MS,
 							NULL, NULL, NULL);
 	DefineCustomStringVariable("alloc.traceparent",
 							   "The trace to which the events of this session belong (W3C Trace Context).",

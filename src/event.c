@@ -127,6 +127,26 @@ alloc_event_out_of_stock(const AllocLine *line)
 }
 
 /*
+ * alloc_event_repaired
+ *		Rows were made equal to the log again: those of the line of an order,
+ *		those of a batch, or a product; qty and old_qty, bigint, were its units
+ *		then and before.
+ */
+void
+alloc_event_repaired(const text *sku, const text *batchref,
+					 const text *orderid, NullableDatum qty,
+					 NullableDatum old_qty)
+{
+	AllocEventRow event = new_event("repaired", sku);
+
+	event.batchref = batchref;
+	event.orderid = orderid;
+	event.qty = qty;
+	event.old_qty = old_qty;
+	append_event(&event);
+}
+
+/*
  * alloc_event_send
  *		Queues an event for NOTIFY, on its type's channel, and the doorbell.
  */

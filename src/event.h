@@ -36,6 +36,10 @@ extern void alloc_event_deallocated(const AllocLine *line,
 									const text *batchref);
 extern void alloc_event_out_of_stock(const AllocLine *line);
 
+extern void alloc_event_repaired(const text *sku, const text *batchref,
+								 const text *orderid, NullableDatum qty,
+								 NullableDatum old_qty);
+
 extern void alloc_event_send(const AllocEventRow *event);
 
 extern void alloc_event_json(StringInfo json, const AllocEventRow *event);

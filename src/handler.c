@@ -294,7 +294,7 @@ alloc_handler_call(const AllocSubscription *subscription, int64 event_id,
 }
 
 /*
- * The types of DESIGN section 3.
+ * The types of DESIGN section 3, and repair()'s.
  */
 static char *
 checked_type(FunctionCallInfo fcinfo, int n)
@@ -303,7 +303,7 @@ checked_type(FunctionCallInfo fcinfo, int n)
 		"batch_created", "batch_quantity_changed", "batch_eta_changed",
 		"allocated", "deallocated", "out_of_stock", "held", "hold_released",
 		"hold_expired", "confirmed", "backordered", "shipped",
-		"promise_changed"
+		"promise_changed", "repaired"
 	};
 	char	   *type;
 
@@ -319,7 +319,7 @@ checked_type(FunctionCallInfo fcinfo, int n)
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("there is no event type \"%s\"",
 					alloc_show(PG_GETARG_TEXT_PP(n))),
-			 errhint("Types are batch_created, batch_quantity_changed, batch_eta_changed, allocated, deallocated, out_of_stock, held, hold_released, hold_expired, confirmed, backordered, shipped and promise_changed.")));
+			 errhint("Types are batch_created, batch_quantity_changed, batch_eta_changed, allocated, deallocated, out_of_stock, held, hold_released, hold_expired, confirmed, backordered, shipped, promise_changed and repaired.")));
 	return NULL;
 }
 

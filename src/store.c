@@ -69,7 +69,27 @@ AllocTable alloc_tables[NTABLES] = {
 		.name = "event",
 		.sequence = "event_id_seq",
 		.ncolumns = EVENT_NCOLUMNS,
-		.index_names = {"event_pkey"}
+		.index_names = {"event_pkey", "event_sku"}
+	},
+	[SNAPSHOT] = {
+		.name = "snapshot",
+		.ncolumns = SNAPSHOT_NCOLUMNS,
+		.index_names = {"snapshot_pkey"}
+	},
+	[SNAPSHOT_BATCH] = {
+		.name = "snapshot_batch",
+		.ncolumns = SNAPSHOT_BATCH_NCOLUMNS,
+		.index_names = {"snapshot_batch_sku"}
+	},
+	[SNAPSHOT_LINE] = {
+		.name = "snapshot_line",
+		.ncolumns = SNAPSHOT_LINE_NCOLUMNS,
+		.index_names = {"snapshot_line_batch"}
+	},
+	[ARCHIVE] = {
+		.name = "archive",
+		.ncolumns = ARCHIVE_NCOLUMNS,
+		.index_names = {"archive_pkey"}
 	},
 	[ERA] = {
 		.name = "era",
@@ -108,6 +128,8 @@ AllocTable alloc_tables[NTABLES] = {
 static bool in_command;
 static int	command_nest_level;
 
+static void begin(const char *command, Snapshot snapshot);
+static void end(void);
 static void forget_command(void);
 static void at_xact_end(XactEvent event, void *arg);
 static void at_subxact_end(SubXactEvent event, SubTransactionId my_subid,
@@ -136,13 +158,31 @@ alloc_store_begin(const char *command)
 {
 	PreventCommandIfReadOnly(command);
 	PreventCommandIfParallelMode(command);
+	begin(command, GetTransactionSnapshot());
+}
+
+/*
+ * alloc_store_begin_query
+ *		Begins a query, which sees what the statement that calls it sees, and
+ *		writes nothing.
+ */
+void
+alloc_store_begin_query(const char *query)
+{
+	begin(query, GetActiveSnapshot());
+	alloc_table_read_only(true);
+}
+
+static void
+begin(const char *command, Snapshot snapshot)
+{
 	if (in_command)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("%s cannot be called while another alloc command is at work",
 						command),
 				 errhint("A trigger on a table of the extension must not call its commands.")));
-	PushActiveSnapshot(GetTransactionSnapshot());
+	PushActiveSnapshot(snapshot);
 	command_nest_level = GetCurrentTransactionNestLevel();
 	in_command = true;
 }
@@ -154,10 +194,26 @@ alloc_store_begin(const char *command)
 void
 alloc_store_end(void)
 {
+	end();
+	CommandCounterIncrement();
+}
+
+/*
+ * alloc_store_end_query
+ */
+void
+alloc_store_end_query(void)
+{
+	end();
+	alloc_table_read_only(false);
+}
+
+static void
+end(void)
+{
 	for (int i = 0; i < NTABLES; i++)
 		alloc_table_close(&alloc_tables[i]);
 	PopActiveSnapshot();
-	CommandCounterIncrement();
 	in_command = false;
 }
 
@@ -184,6 +240,7 @@ forget_command(void)
 	for (int i = 0; i < NTABLES; i++)
 		if (alloc_tables[i].rel != NULL)
 			alloc_table_forget(&alloc_tables[i]);
+	alloc_table_read_only(false);
 	in_command = false;
 }
 

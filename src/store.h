@@ -110,6 +110,35 @@ typedef struct AllocEventRow
 	AllocChain	before;			/* the batch's lines so far */
 } AllocEventRow;
 
+/* What a fold of the log has to know of an event. */
+typedef struct AllocFact
+{
+	int64		event_id;
+	const text *type;
+	const text *sku;
+	const text *batchref;		/* NULL: it is about no batch */
+	NullableDatum qty;			/* bigint */
+	NullableDatum old_qty;		/* bigint */
+	NullableDatum eta;			/* date */
+} AllocFact;
+
+/* Who takes it; it is gone when the taker returns. */
+typedef void (*AllocFactTaker) (const AllocFact *fact, void *arg);
+
+/* A batch, as the log tells of it. */
+typedef struct AllocBatchTotals
+{
+	const text *ref;
+	const text *sku;
+	int64		created;		/* the event that did */
+	int64		purchased;
+	int64		shipped;
+	int64		allocated;
+	NullableDatum eta;			/* date */
+} AllocBatchTotals;
+
+typedef void (*AllocTotalsTaker) (const AllocBatchTotals *totals, void *arg);
+
 /* A reader of the log. */
 typedef enum AllocReaderKind
 {
@@ -171,6 +200,8 @@ extern void alloc_store_init(void);
 extern void alloc_store_begin(const char *command);
 extern void alloc_store_end(void);
 extern void alloc_store_look(void);
+extern void alloc_store_begin_query(const char *query);
+extern void alloc_store_end_query(void);
 
 extern bool alloc_store_find_line(const text *orderid, const text *sku,
 								  AllocLineRow *row);
@@ -186,6 +217,7 @@ extern bool alloc_store_delete_line(const AllocLineRow *row);
 extern size_t alloc_store_newest_lines(const AllocBatchRow *batch,
 									   int64 deficit, AllocLineRow **rows,
 									   AllocChain *rest);
+extern int64 alloc_store_listed_qty(const AllocBatchRow *batch, int64 enough);
 
 extern bool alloc_store_find_batch(const text *ref, AllocBatchRow *batch);
 extern bool alloc_store_settle_ref(const text *ref, AllocBatchRow *batch);
@@ -234,8 +266,17 @@ extern bool alloc_store_end_bulk(void);
 extern int64 alloc_store_next_event_id(void);
 extern int64 alloc_store_last_event_id(void);
 extern int64 alloc_store_era(void);
+extern void alloc_store_begin_era(int64 above);
 extern void alloc_store_insert_event(const AllocEventRow *event);
 extern void alloc_store_read_event(AllocEventRow *event);
+
+extern void alloc_store_read_facts(const text *sku, int64 after, int64 upto,
+								   AllocFactTaker take, void *arg);
+extern void alloc_store_read_snapshot(int64 snapshot, const text *sku,
+									  AllocTotalsTaker take, void *arg);
+extern int64 alloc_store_newest_snapshot(int64 upto);
+extern int64 alloc_store_archived_to(void);
+extern int64 alloc_store_settle_log(void);
 
 extern bool alloc_store_find_reader(AllocReaderKind kind, const text *name,
 									int64 *consumer_id);

@@ -8,7 +8,7 @@
 #include "postgres.h"
 
 #include "argument.h"
-#include "catalog/pg_type.h"
+#include "common/int.h"
 #include "compat.h"
 #include "lib/pairingheap.h"
 #include "store_private.h"
@@ -21,26 +21,43 @@ typedef struct LineLink
 	int64		event_id;
 } LineLink;
 
-/* A walk along the list, and the lines that leave. */
+/*
+ * A walk along the list: first through the log, then, for what was moved out
+ * of it, through the lines of the newest snapshot.
+ */
 typedef struct LineWalk
 {
-	int64		batch_id;
-	int64		deficit;		/* units that the batch still lacks */
+	MemoryContext cxt;			/* that lives as long as the walk */
+	const AllocBatchRow *batch;
 	pairingheap *heap;			/* of LineLink, newest first */
+	bool		reached_archive;
+	IndexScanDesc snapshot;
+} LineWalk;
+
+/* Lines that leave a batch. */
+typedef struct Leaving
+{
+	int64		deficit;		/* units that the batch still lacks */
 	AllocLineRow *rows;
 	size_t		n;
 	size_t		room;
-} LineWalk;
+} Leaving;
 
+static LineWalk begin_walk(const AllocBatchRow *batch);
+static bool next_of_walk(LineWalk *walk, AllocLineRow *row);
+static bool visit_newest(LineWalk *walk, AllocLineRow *row);
+static bool visit_snapshot(LineWalk *walk, AllocLineRow *row);
+static void begin_snapshot_lines(LineWalk *walk);
+static bool is_listed_line(const LineWalk *walk, const text *orderid,
+						   int64 event_id, AllocLineRow *row);
+static AllocChain end_walk(LineWalk *walk);
 static int	newer_first(const pairingheap_node *a, const pairingheap_node *b,
 						void *arg);
 static void add_to_walk(LineWalk *walk, const AllocChain *lines);
 static void add_link(LineWalk *walk, int64 event_id);
-static void visit_newest(LineWalk *walk);
-static void leave(LineWalk *walk, const AllocLineRow *row);
-static void walk_all_lines(LineWalk *walk, int64 deficit);
+static void leave(Leaving *leaving, const AllocLineRow *row);
+static void leave_from_all(const AllocBatchRow *batch, Leaving *leaving);
 static int	compare_newer_first(const void *a, const void *b, void *arg);
-static AllocChain rest_of_walk(LineWalk *walk);
 static void set_line_keys(ScanKey keys, const text *orderid, const text *sku);
 static void set_line(TupleTableSlot *row, const AllocLine *line,
 					 int64 batch_id, int64 event_id);
@@ -169,26 +186,210 @@ size_t
 alloc_store_newest_lines(const AllocBatchRow *batch, int64 deficit,
 						 AllocLineRow **rows, AllocChain *rest)
 {
-	AllocChain	lines = alloc_store_lines(batch);
-	LineWalk	walk = {.batch_id = batch->plan.batch_id,.deficit = deficit};
+	LineWalk	walk = begin_walk(batch);
+	Leaving		leaving = {.deficit = deficit,.room = 16};
+	AllocLineRow row;
 
-	walk.room = 16;
-	walk.rows = palloc_array(AllocLineRow, walk.room);
-	walk.heap = pairingheap_allocate(newer_first, NULL);
-	add_to_walk(&walk, &lines);
-	while (walk.deficit > 0 && !pairingheap_is_empty(walk.heap))
-		visit_newest(&walk);
-	if (walk.deficit > 0)
-		walk_all_lines(&walk, deficit);
-	*rest = rest_of_walk(&walk);
-	pairingheap_free(walk.heap);
-	if (walk.deficit > 0)
+	leaving.rows = palloc_array(AllocLineRow, leaving.room);
+	while (leaving.deficit > 0 && next_of_walk(&walk, &row))
+		leave(&leaving, &row);
+	*rest = end_walk(&walk);
+	if (leaving.deficit > 0)
+	{
+		leaving.n = 0;
+		leaving.deficit = deficit;
+		leave_from_all(batch, &leaving);
+	}
+	if (leaving.deficit > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("the slots of batch \"%s\" account for more allocated units than its lines have",
-						alloc_show(batch->ref))));
-	*rows = walk.rows;
-	return walk.n;
+						alloc_show(batch->ref)),
+				 errhint("check() tells what is wrong, and repair() mends it.")));
+	*rows = leaving.rows;
+	return leaving.n;
+}
+
+/*
+ * alloc_store_listed_qty
+ *		Units of the lines that the list of the batch's lines leads to; it ends
+ *		when there are enough.  The batch's slots were read.
+ */
+int64
+alloc_store_listed_qty(const AllocBatchRow *batch, int64 enough)
+{
+	MemoryContext line_cxt = AllocSetContextCreate(CurrentMemoryContext,
+												   "alloc line",
+												   ALLOCSET_SMALL_SIZES);
+	LineWalk	walk = begin_walk(batch);
+	AllocLineRow row;
+	int64		listed = 0;
+
+	while (listed < enough)
+	{
+		MemoryContext oldcxt = MemoryContextSwitchTo(line_cxt);
+		bool		found = next_of_walk(&walk, &row);
+
+		MemoryContextSwitchTo(oldcxt);
+		if (!found || pg_add_s64_overflow(listed, row.line.qty, &listed))
+			break;
+		MemoryContextReset(line_cxt);
+	}
+	(void) end_walk(&walk);
+	MemoryContextDelete(line_cxt);
+	return listed;
+}
+
+static LineWalk
+begin_walk(const AllocBatchRow *batch)
+{
+	LineWalk	walk = {.cxt = CurrentMemoryContext,.batch = batch};
+	AllocChain	lines = alloc_store_lines(batch);
+
+	walk.heap = pairingheap_allocate(newer_first, NULL);
+	add_to_walk(&walk, &lines);
+	return walk;
+}
+
+/*
+ * The next newest line that the batch serves.  False: the list has ended.
+ */
+static bool
+next_of_walk(LineWalk *walk, AllocLineRow *row)
+{
+	while (!pairingheap_is_empty(walk->heap))
+		if (visit_newest(walk, row))
+			return true;
+	while (walk->reached_archive)
+		if (visit_snapshot(walk, row))
+			return true;
+	return false;
+}
+
+/*
+ * Goes behind the newest event of the list.  False: the batch does not serve
+ * its line any more.
+ */
+static bool
+visit_newest(LineWalk *walk, AllocLineRow *row)
+{
+	LineLink   *link = pairingheap_container(LineLink, node,
+											 pairingheap_remove_first(walk->heap));
+	int64		event_id = link->event_id;
+	AllocTable *table = &alloc_tables[EVENT];
+	AllocChain	before;
+	text	   *orderid;
+	ScanKeyData key;
+	bool		found;
+
+	pfree(link);
+	alloc_key_int8(&key, 1, event_id);
+	if (!alloc_table_find(table, EVENT_PKEY, &key, 1))
+	{
+		if (!walk->reached_archive)
+			begin_snapshot_lines(walk);
+		return false;
+	}
+	if (table->found->tts_isnull[EVENT_C_ORDERID])
+		return false;
+	orderid = DatumGetTextPCopy(alloc_row_get(table, EVENT_C_ORDERID));
+	before = alloc_row_get_chain(table, EVENT_C_PREVIOUS, EVENT_C_MERGED);
+	add_to_walk(walk, &before);
+	found = is_listed_line(walk, orderid, event_id, row);
+	pfree(orderid);
+	return found;
+}
+
+/*
+ * An event of the list is not in the log: it goes on in the newest snapshot,
+ * which has all lines that are older than what is left of the log.
+ */
+static void
+begin_snapshot_lines(LineWalk *walk)
+{
+	AllocTable *table = &alloc_tables[SNAPSHOT_LINE];
+	int64		archived_to = alloc_store_archived_to();
+	ScanKeyData keys[4];
+	MemoryContext oldcxt;
+
+	if (archived_to == 0)
+		return;
+	oldcxt = MemoryContextSwitchTo(walk->cxt);
+	alloc_key_int8(&keys[0], 1, alloc_store_newest_snapshot(PG_INT64_MAX));
+	alloc_key_text(&keys[1], 2, walk->batch->sku);
+	alloc_key_text(&keys[2], 3, walk->batch->ref);
+	alloc_key_int8_up_to(&keys[3], 4, archived_to);
+	walk->snapshot = alloc_table_scan(table, SNAPSHOT_LINE_BATCH,
+									  GetActiveSnapshot(), keys, 4);
+	walk->reached_archive = true;
+	MemoryContextSwitchTo(oldcxt);
+}
+
+/*
+ * Likewise, for the next newest line of the snapshot.
+ */
+static bool
+visit_snapshot(LineWalk *walk, AllocLineRow *row)
+{
+	AllocTable *table = &alloc_tables[SNAPSHOT_LINE];
+	text	   *orderid;
+	bool		found;
+
+	if (!alloc_table_next(table, walk->snapshot, BackwardScanDirection))
+	{
+		walk->reached_archive = false;
+		return false;
+	}
+	orderid = DatumGetTextPCopy(alloc_row_get(table, SNAPSHOT_LINE_C_ORDERID));
+	found = is_listed_line(walk, orderid,
+						   DatumGetInt64(alloc_row_get(table, SNAPSHOT_LINE_C_EVENT)),
+						   row);
+	pfree(orderid);
+	return found;
+}
+
+/*
+ * Does the batch still serve the line that an event allocated?
+ */
+static bool
+is_listed_line(const LineWalk *walk, const text *orderid, int64 event_id,
+			   AllocLineRow *row)
+{
+	return alloc_store_find_line(orderid, walk->batch->sku, row) &&
+		row->event_id == event_id &&
+		row->batch_id == walk->batch->plan.batch_id;
+}
+
+/*
+ * What is left of the list in the log.
+ */
+static AllocChain
+end_walk(LineWalk *walk)
+{
+	AllocChain	rest = {0};
+	int			room = 16;
+	int			n = 0;
+	int64	   *ids = palloc_array(int64, room);
+
+	while (!pairingheap_is_empty(walk->heap))
+	{
+		LineLink   *link = pairingheap_container(LineLink, node,
+												 pairingheap_remove_first(walk->heap));
+
+		if (n == room)
+			ids = repalloc_array(ids, int64, room *= 2);
+		ids[n++] = link->event_id;
+		pfree(link);
+	}
+	pairingheap_free(walk->heap);
+	if (walk->snapshot != NULL)
+		index_endscan(walk->snapshot);
+	if (n > 0)
+		rest.newest = ids[0];
+	if (n > 1)
+		rest.merged = DatumGetArrayTypeP(alloc_int8_array(ids + 1, n - 1));
+	pfree(ids);
+	return rest;
 }
 
 static int
@@ -203,89 +404,54 @@ newer_first(const pairingheap_node *a, const pairingheap_node *b, void *arg)
 static void
 add_to_walk(LineWalk *walk, const AllocChain *lines)
 {
-	ArrayIterator more;
-	Datum		event_id;
-	bool		isnull;
+	int64	   *merged;
+	int			n;
 
 	if (lines->newest != 0)
 		add_link(walk, lines->newest);
 	if (lines->merged == NULL)
 		return;
-	more = array_create_iterator(lines->merged, 0, NULL);
-	while (array_iterate(more, &event_id, &isnull))
-		if (!isnull)
-			add_link(walk, DatumGetInt64(event_id));
-	array_free_iterator(more);
+	merged = alloc_array_int8(lines->merged, &n);
+	for (int i = 0; i < n; i++)
+		add_link(walk, merged[i]);
+	pfree(merged);
 }
 
 static void
 add_link(LineWalk *walk, int64 event_id)
 {
-	LineLink   *link = palloc(sizeof(LineLink));
+	LineLink   *link = MemoryContextAlloc(walk->cxt, sizeof(LineLink));
 
 	link->event_id = event_id;
 	pairingheap_add(walk->heap, &link->node);
 }
 
-/*
- * The newest event of the list: its line leaves if it is still that one, and
- * the list goes on behind it.
- */
 static void
-visit_newest(LineWalk *walk)
+leave(Leaving *leaving, const AllocLineRow *row)
 {
-	LineLink   *link = pairingheap_container(LineLink, node,
-											 pairingheap_remove_first(walk->heap));
-	AllocTable *table = &alloc_tables[EVENT];
-	AllocLineRow row;
-	AllocChain	before;
-	text	   *orderid;
-	text	   *sku;
-	ScanKeyData key;
-
-	alloc_key_int8(&key, 1, link->event_id);
-	if (alloc_table_find(table, EVENT_PKEY, &key, 1) &&
-		!table->found->tts_isnull[EVENT_C_ORDERID])
+	if (leaving->n == leaving->room)
 	{
-		orderid = DatumGetTextPCopy(alloc_row_get(table, EVENT_C_ORDERID));
-		sku = DatumGetTextPCopy(alloc_row_get(table, EVENT_C_SKU));
-		before = alloc_row_get_chain(table, EVENT_C_PREVIOUS, EVENT_C_MERGED);
-		add_to_walk(walk, &before);
-		if (alloc_store_find_line(orderid, sku, &row) &&
-			row.event_id == link->event_id && row.batch_id == walk->batch_id)
-			leave(walk, &row);
-		pfree(orderid);
-		pfree(sku);
+		leaving->room *= 2;
+		leaving->rows = repalloc_huge(leaving->rows,
+									  leaving->room * sizeof(AllocLineRow));
 	}
-	pfree(link);
-}
-
-static void
-leave(LineWalk *walk, const AllocLineRow *row)
-{
-	if (walk->n == walk->room)
-	{
-		walk->room *= 2;
-		walk->rows = repalloc_huge(walk->rows,
-								   walk->room * sizeof(AllocLineRow));
-	}
-	walk->rows[walk->n++] = *row;
-	walk->deficit = alloc_plan_shed(walk->deficit, row->line.qty);
+	leaving->rows[leaving->n++] = *row;
+	leaving->deficit = alloc_plan_shed(leaving->deficit, row->line.qty);
 }
 
 /*
- * The list has ended too early: events have been archived, or a row was
- * changed by hand.  So all lines of the batch are read, and the newest leave.
+ * The list has ended too early: a row was changed by hand.  So all lines of
+ * the batch are read, and the newest leave.
  */
 static void
-walk_all_lines(LineWalk *walk, int64 deficit)
+leave_from_all(const AllocBatchRow *batch, Leaving *leaving)
 {
-	LineWalk	all = {.room = 16};
+	Leaving		all = {.deficit = PG_INT64_MAX,.room = 16};
 	ScanKeyData key;
 	TableScanDesc scan;
 
 	all.rows = palloc_array(AllocLineRow, all.room);
-	alloc_key_int8(&key, LINE_C_BATCH + 1, walk->batch_id);
+	alloc_key_int8(&key, LINE_C_BATCH + 1, batch->plan.batch_id);
 	scan = alloc_table_scan_all(&alloc_tables[ALLOCATION], &key, 1);
 	while (alloc_table_next_of_all(&alloc_tables[ALLOCATION], scan))
 	{
@@ -297,10 +463,8 @@ walk_all_lines(LineWalk *walk, int64 deficit)
 	table_endscan(scan);
 	qsort_interruptible(all.rows, all.n, sizeof(AllocLineRow),
 						compare_newer_first, NULL);
-	walk->n = 0;
-	walk->deficit = deficit;
-	for (size_t i = 0; i < all.n && walk->deficit > 0; i++)
-		leave(walk, &all.rows[i]);
+	for (size_t i = 0; i < all.n && leaving->deficit > 0; i++)
+		leave(leaving, &all.rows[i]);
 	pfree(all.rows);
 }
 
@@ -311,32 +475,6 @@ compare_newer_first(const void *a, const void *b, void *arg)
 	int64		id_b = ((const AllocLineRow *) b)->event_id;
 
 	return id_a > id_b ? -1 : id_a < id_b;
-}
-
-/*
- * What is left of the list.
- */
-static AllocChain
-rest_of_walk(LineWalk *walk)
-{
-	AllocChain	rest = {0};
-	int			room = 16;
-	int			n = 0;
-	Datum	   *ids = palloc_array(Datum, room);
-
-	while (!pairingheap_is_empty(walk->heap))
-	{
-		if (n == room)
-			ids = repalloc_array(ids, Datum, room *= 2);
-		ids[n++] = Int64GetDatum(pairingheap_container(LineLink, node,
-													   pairingheap_remove_first(walk->heap))->event_id);
-	}
-	if (n > 0)
-		rest.newest = DatumGetInt64(ids[0]);
-	if (n > 1)
-		rest.merged = construct_array(ids + 1, n - 1, INT8OID, sizeof(int64),
-									  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE);
-	return rest;
 }
 
 static void

@@ -11,6 +11,8 @@
 #include "position.h"
 #include "store_private.h"
 #include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 /* What alloc_store_era() said when table era was opened last. */
@@ -49,18 +51,41 @@ int64
 alloc_store_era(void)
 {
 	AllocTable *table = &alloc_tables[ERA];
-	TableScanDesc scan = alloc_table_scan_all(table, NULL, 0);
+	TableScanDesc scan;
 	int64		n = 0;
 
+	/* Who waited for rebuild() has an older snapshot. */
+	PushActiveSnapshot(GetLatestSnapshot());
+	scan = alloc_table_scan_all(table, NULL, 0);
 	while (alloc_table_next_of_all(table, scan))
 		n++;
 	table_endscan(scan);
+	PopActiveSnapshot();
 	if (n >= INT64CONST(1) << (63 - ALLOC_ERA_SHIFT))
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("table \"alloc.%s\" has too many rows", table->name)));
 	era = n << ALLOC_ERA_SHIFT;
 	return era;
+}
+
+/*
+ * alloc_store_begin_era
+ *		Makes the era greater than above, the number of one.  What backends
+ *		have cached of the table ends with it.
+ */
+void
+alloc_store_begin_era(int64 above)
+{
+	AllocTable *table = &alloc_tables[ERA];
+
+	for (int64 n = alloc_store_era() >> ALLOC_ERA_SHIFT; n <= above; n++)
+	{
+		alloc_row_set(alloc_table_row(table), ERA_C_BEGAN_AT,
+					  TimestampTzGetDatum(GetCurrentTransactionStartTimestamp()));
+		alloc_table_insert(table);
+	}
+	CacheInvalidateRelcacheByRelid(table->relid);
 }
 
 /*

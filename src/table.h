@@ -52,6 +52,7 @@ typedef struct AllocTable
 } AllocTable;
 
 extern void alloc_table_init(AllocTable *tables, int ntables);
+extern void alloc_table_read_only(bool read_only);
 extern void alloc_table_open(AllocTable *table);
 extern Relation alloc_table_open_index(AllocTable *table, int at);
 extern void alloc_table_open_all_indexes(AllocTable *table);
@@ -63,6 +64,7 @@ extern uint32 alloc_table_version(const AllocTable *table);
 
 extern void alloc_key_int8(ScanKey key, AttrNumber attno, int64 value);
 extern void alloc_key_int8_above(ScanKey key, AttrNumber attno, int64 value);
+extern void alloc_key_int8_up_to(ScanKey key, AttrNumber attno, int64 value);
 extern void alloc_key_int2(ScanKey key, AttrNumber attno,
 						   StrategyNumber strategy, int16 value);
 extern void alloc_key_date(ScanKey key, AttrNumber attno, DateADT value);

@@ -8,8 +8,8 @@
  * the IndexInfos, the slots.  A relcache invalidation marks it stale, and it
  * is made anew when the table is opened next.
  *
- * Locks: RowExclusiveLock on tables and indexes, kept to the end of the
- * transaction as usual.  A relcache entry is held only from the first use in
+ * Locks: RowExclusiveLock on tables and indexes, or AccessShareLock for a query,
+ * kept to the end of the transaction as usual.  A relcache entry is held only from the first use in
  * a command to alloc_table_close(); after an error the resource owner has
  * released it, and alloc_table_forget() drops what pointed to it.
  *
@@ -32,6 +32,7 @@
 
 static AllocTable *all_tables;
 static int	nall_tables;
+static LOCKMODE lock_mode = RowExclusiveLock;
 
 static void table_invalidated(Datum arg, Oid relid);
 static void build_cache(AllocTable *table);
@@ -48,6 +49,17 @@ alloc_table_init(AllocTable *tables, int ntables)
 	all_tables = tables;
 	nall_tables = ntables;
 	CacheRegisterRelcacheCallback(table_invalidated, (Datum) 0);
+}
+
+/*
+ * alloc_table_read_only
+ *		Whether tables that are opened from now on will be read only: then they
+ *		can be on a standby.
+ */
+void
+alloc_table_read_only(bool read_only)
+{
+	lock_mode = read_only ? AccessShareLock : RowExclusiveLock;
 }
 
 /*
@@ -144,11 +156,11 @@ alloc_table_open(AllocTable *table)
 
 		if (table->cxt == NULL || table->stale)
 			build_cache(table);
-		rel = try_table_open(table->relid, RowExclusiveLock);
+		rel = try_table_open(table->relid, lock_mode);
 		if (rel == NULL)
 			table->stale = true;
 		else if (table->stale)
-			table_close(rel, RowExclusiveLock);
+			table_close(rel, lock_mode);
 		else
 		{
 			table->rel = rel;
@@ -179,7 +191,7 @@ build_cache(AllocTable *table)
 					(errcode(ERRCODE_UNDEFINED_TABLE),
 					 errmsg("table \"alloc.%s\" does not exist", table->name),
 					 errhint("Install the extension with CREATE EXTENSION alloc.")));
-		table->rel = try_table_open(table->relid, RowExclusiveLock);
+		table->rel = try_table_open(table->relid, lock_mode);
 	} while (table->rel == NULL);
 	if (table->sequence)
 		table->sequence_id = get_relname_relid(table->sequence, nsp);
@@ -274,7 +286,7 @@ alloc_table_open_index(AllocTable *table, int at)
 	Relation   *index = &table->rri->ri_IndexRelationDescs[at];
 
 	if (*index == NULL)
-		*index = index_open(table->index_ids[at], RowExclusiveLock);
+		*index = index_open(table->index_ids[at], lock_mode);
 	return *index;
 }
 

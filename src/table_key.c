@@ -14,10 +14,11 @@
 #include "utils/timestamp.h"
 
 /*
- * alloc_key_int8, alloc_key_int8_above, alloc_key_int2, alloc_key_date,
- * alloc_key_time, alloc_key_null, alloc_key_text
+ * alloc_key_int8, alloc_key_int8_above, alloc_key_int8_up_to, alloc_key_int2,
+ * alloc_key_date, alloc_key_time, alloc_key_null, alloc_key_text
  *		A scan key: column attno of the index (from 1) is equal to value, is
- *		above it or on the side of it that the strategy says, or is NULL.
+ *		above it, up to it, or on the side of it that the strategy says, or is
+ *		NULL.
  */
 void
 alloc_key_int8(ScanKey key, AttrNumber attno, int64 value)
@@ -30,6 +31,13 @@ void
 alloc_key_int8_above(ScanKey key, AttrNumber attno, int64 value)
 {
 	ScanKeyInit(key, attno, BTGreaterStrategyNumber, F_INT8GT,
+				Int64GetDatum(value));
+}
+
+void
+alloc_key_int8_up_to(ScanKey key, AttrNumber attno, int64 value)
+{
+	ScanKeyInit(key, attno, BTLessEqualStrategyNumber, F_INT8LE,
 				Int64GetDatum(value));
 }
 

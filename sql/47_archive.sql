@@ -1,0 +1,112 @@
+-- Keeping the log short.
+
+CREATE FUNCTION alloc.snapshot_log()
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	base bigint;
+	upto bigint;
+BEGIN
+	PERFORM alloc.require_read_committed('snapshot_log()');
+	LOCK TABLE alloc.snapshot IN SHARE ROW EXCLUSIVE MODE;
+	base := alloc.newest_snapshot();
+	upto := alloc.settle_log();
+	IF upto > base THEN
+		INSERT INTO alloc.snapshot (event_id, taken_at) VALUES (upto, now());
+		INSERT INTO alloc.snapshot_batch
+			(snapshot, created, purchased, shipped, allocated, eta, ref, sku)
+		SELECT upto, f.created, f.purchased, f.shipped, f.allocated, f.eta, f.ref, f.sku
+		  FROM alloc.fold_log(base, upto, NULL) f;
+		INSERT INTO alloc.snapshot_line
+			(snapshot, event_id, qty, sku, batchref, orderid)
+		SELECT upto, l.event_id, l.qty, l.sku, l.batchref, l.orderid
+		  FROM alloc.log_lines(base, upto, NULL) l;
+	END IF;
+	RETURN greatest(base, upto);
+END
+$$;
+COMMENT ON FUNCTION alloc.snapshot_log() IS
+	'records what the log tells up to now, for replay() to begin with; returns the last event that is in it';
+
+CREATE FUNCTION alloc.archive_events(before timestamptz)
+RETURNS SETOF alloc.events
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+	upto bigint;
+BEGIN
+	IF archive_events.before IS NULL THEN
+		RAISE EXCEPTION USING
+			ERRCODE = 'null_value_not_allowed',
+			MESSAGE = 'before must not be null';
+	END IF;
+	PERFORM alloc.require_read_committed('archive_events()');
+	-- No consumer may begin with what is about to go.
+	LOCK TABLE alloc.snapshot, alloc.consumer IN SHARE ROW EXCLUSIVE MODE;
+	upto := alloc.archivable_to(before);
+	IF alloc.newest_snapshot() = 0 THEN
+		RAISE EXCEPTION USING
+			ERRCODE = 'object_not_in_prerequisite_state',
+			MESSAGE = 'there is no snapshot of the log',
+			HINT = 'Take one with snapshot_log(): replay() will begin with it.';
+	END IF;
+	IF upto <= alloc.archived_to() THEN
+		RETURN;
+	END IF;
+	INSERT INTO alloc.archive (event_id, moved_at) VALUES (upto, now());
+	DELETE FROM alloc.snapshot_line WHERE snapshot < upto;
+	DELETE FROM alloc.snapshot_batch WHERE snapshot < upto;
+	DELETE FROM alloc.snapshot WHERE event_id < upto;
+	RETURN QUERY
+		WITH moved AS (
+			DELETE FROM alloc.event e WHERE e.event_id <= upto
+			RETURNING e.event_id, e.at, e.type, e.sku, e.orderid, e.batchref,
+			          e.qty, alloc.event_payload(e) AS payload)
+		SELECT * FROM moved m ORDER BY m.event_id;
+END
+$$;
+COMMENT ON FUNCTION alloc.archive_events(timestamptz) IS
+	'takes events of before that moment out of the log and returns them, to be put elsewhere: those that a snapshot has and every reader has had';
+
+-- What follows is for these functions.
+
+CREATE FUNCTION alloc.settle_log()
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'alloc_settle_log'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION alloc.settle_log() IS
+	'waits until no event up to the last one can come any more, and returns that one';
+
+-- The log is cut before the first event that has to stay.  A replay needs
+-- those after the snapshot; readers those they have not had; the relay those
+-- it was told to send, even if it never ran; handlers those they failed on.
+CREATE FUNCTION alloc.archivable_to(before timestamptz)
+RETURNS bigint
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT least(
+		alloc.newest_snapshot(),
+		(SELECT e.event_id FROM alloc.event e
+		  WHERE e.at >= before ORDER BY e.event_id LIMIT 1) - 1,
+		(SELECT min(unread.event_id)
+		   FROM alloc.position p
+		  CROSS JOIN LATERAL (
+			SELECT e.event_id FROM alloc.event e
+			 WHERE e.event_id > p.marks[2]
+			   AND NOT alloc.was_given(p.seen_xmax, p.seen_open, p.upto_xmax,
+			                           p.upto_open, p.given_to, e.event_id, e.xact)
+			 ORDER BY e.event_id LIMIT 1) unread) - 1,
+		(SELECT e.event_id FROM alloc.event e
+		  WHERE e.relay AND e.xact >> 48 >= (SELECT count(*) FROM alloc.era)
+		    AND NOT EXISTS (SELECT FROM alloc.position p WHERE p.consumer_id = 0)
+		  ORDER BY e.event_id LIMIT 1) - 1,
+		(SELECT min(d.event_id) FROM alloc.delivery d) - 1)
+$$;
+COMMENT ON FUNCTION alloc.archivable_to(timestamptz) IS
+	'the last event that can be moved out of the log with all before it';
+
