@@ -137,8 +137,8 @@ CREATE FUNCTION alloc.line_heads(only_sku text)
 RETURNS TABLE (sku text, batchref text, newest bigint, merged bigint[])
 LANGUAGE sql STABLE PARALLEL RESTRICTED
 BEGIN ATOMIC
-	SELECT e.sku, e.batchref, max(e.event_id),
-	       (array_agg(e.event_id ORDER BY e.event_id DESC))[2:]
+	SELECT min(e.sku COLLATE "C"), e.batchref, max(e.event_id),
+	       nullif((array_agg(e.event_id ORDER BY e.event_id DESC))[2:], '{}')
 	  FROM alloc.event e
 	 WHERE e.type = 'allocated'
 	   AND (only_sku IS NULL OR e.sku = only_sku)
@@ -150,7 +150,7 @@ BEGIN ATOMIC
 		SELECT FROM alloc.event f, unnest(f.merged) AS m
 		 WHERE m = e.event_id
 		   AND (only_sku IS NULL OR f.sku = only_sku))
-	 GROUP BY e.sku, e.batchref;
+	 GROUP BY e.batchref;
 END;
 COMMENT ON FUNCTION alloc.line_heads(text) IS
 	'where the list of each batch''s lines can begin, by the log: columns newest and merged of table slot';

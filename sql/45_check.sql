@@ -36,13 +36,18 @@ AS $$
 		SELECT * FROM alloc.fold_log(alloc.first_base(), NULL, NULL)),
 	state AS (
 		SELECT b.batch_id, b.ref, b.sku, b.eta, b.purchased,
-		       s.available, s.shipped, coalesce(l.allocated, 0) AS allocated
+		       s.available, s.shipped, heads.ids AS heads,
+		       coalesce(l.allocated, 0) AS allocated
 		  FROM alloc.batch b
 		  LEFT JOIN (
 			SELECT batch_id, sum(available) AS available, sum(shipped) AS shipped
 			  FROM alloc.slot
 			 WHERE alloc.progress('slots')
 			 GROUP BY batch_id) s USING (batch_id)
+		  LEFT JOIN (
+			SELECT batch_id, array_agg(id) AS ids
+			  FROM alloc.slot, unnest(newest || merged) AS id
+			 GROUP BY batch_id) heads USING (batch_id)
 		  LEFT JOIN (
 			SELECT batch_id, sum(qty) AS allocated
 			  FROM alloc.allocation
@@ -54,14 +59,21 @@ AS $$
 		       log.available AS log_available, log.created AS log_created,
 		       state.*,
 		       p.sku IS NULL AS no_product,
+		       -- Where all that nothing leads to is in the slots, they lead to
+		       -- all.  Else the list is followed: lines that have left may be
+		       -- what is missing.
 		       CASE WHEN state.allocated > 0 AND state.available IS NOT NULL
+		                 AND NOT coalesce(coalesce(cardinality(h.merged), 0) < 100
+		                                  AND h.newest || h.merged <@ state.heads, false)
 		            THEN alloc.listed_qty(state.batch_id,
 				least(state.allocated, 9223372036854775807)::bigint)
 				< state.allocated
 		            ELSE false END AS unlisted
 		  FROM log
 		  FULL JOIN state ON state.ref COLLATE "C" = log.ref COLLATE "C"
-		  LEFT JOIN alloc.product p ON p.sku COLLATE "C" = state.sku COLLATE "C"),
+		  LEFT JOIN alloc.product p ON p.sku COLLATE "C" = state.sku COLLATE "C"
+		  LEFT JOIN alloc.line_heads(NULL) h
+		    ON h.batchref COLLATE "C" = state.ref COLLATE "C"),
 	wrong AS (
 		SELECT * FROM suspect
 		 WHERE (ref, sku, eta, purchased, available, shipped)
