@@ -7,7 +7,7 @@ use warnings;
 
 use FindBin;
 use lib $FindBin::RealBin;
-use AllocTest qw(new_node sqlstate bench listening_client);
+use AllocTest qw(new_node answers sqlstate bench listening_client);
 use IPC::Run qw(start timeout);
 use JSON::PP;
 use PostgreSQL::Test::Cluster;
@@ -376,9 +376,10 @@ kill 'STOP', pid_of($node, 'postgres');
 sell($node, 'postgres', "before the crash $_") foreach 1 .. 5;
 cmp_ok(unsent($node, 'postgres'), '>=', 5, 'the relay has not sent it');
 $session = $node->background_psql('postgres', on_error_stop => 0);
+$logged = -s $node->logfile;
 kill 'KILL', $session->query_safe('SELECT pg_backend_pid()');
-usleep(100_000) until ($node->psql('postgres', 'SELECT 1'))[0] != 0;
-usleep(20_000) until ($node->psql('postgres', 'SELECT 1'))[0] == 0;
+$node->wait_for_log(qr/all server processes terminated/, $logged);
+usleep(20_000) until answers($node);
 wait_until_sent($node, 'postgres', 2, 'after a crash, what was committed before is sent within 2 s');
 eval { $session->quit };
 

@@ -12,7 +12,7 @@ use IPC::Run qw(run);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 
-our @EXPORT_OK = qw(new_node sqlstate contents problems absurd bench wait_for_lock
+our @EXPORT_OK = qw(new_node answers sqlstate contents problems absurd bench wait_for_lock
 	listening_client);
 
 # A running server with the extension in database postgres.  Settings are
@@ -28,6 +28,17 @@ sub new_node
 	$node->start;
 	$node->safe_psql('postgres', 'CREATE EXTENSION alloc');
 	return $node;
+}
+
+# Does the server answer?  The query is no input: a psql that cannot connect
+# would not read it, and who writes to it would die.
+sub answers
+{
+	my ($node) = @_;
+	my ($output, $errors) = ('', '');
+
+	return run([ 'psql', '-XAtq', '-c', 'SELECT 1', '-d', $node->connstr('postgres') ],
+		'<', \undef, '>', \$output, '2>', \$errors);
 }
 
 # The SQLSTATE with which a command fails, or "none".
