@@ -18,29 +18,29 @@ BEGIN
 			MESSAGE = 'dry_run must not be null';
 	END IF;
 	IF NOT repair.dry_run THEN
-		PERFORM alloc.stop_commands('repair()');
+		PERFORM alloc._stop_commands('repair()');
 	END IF;
 	-- Sequences first, because repairs are recorded; then what others name.
 	FOR wrong IN
-		SELECT DISTINCT alloc.mended_by(c.problem) AS step,
-		       CASE alloc.mended_by(c.problem) WHEN 6 THEN c.problem END AS problem,
+		SELECT DISTINCT alloc._mended_by(c.problem) AS step,
+		       CASE alloc._mended_by(c.problem) WHEN 6 THEN c.problem END AS problem,
 		       c.sku, c.batchref,
-		       CASE alloc.mended_by(c.problem) WHEN 4 THEN c.orderid END AS orderid
+		       CASE alloc._mended_by(c.problem) WHEN 4 THEN c.orderid END AS orderid
 		  FROM alloc.check() c
 		 WHERE c.problem <> 'not_conserved'
 		 ORDER BY 1, 2, 3, 4, 5
 	LOOP
 		CASE wrong.step
 		WHEN 1 THEN
-			RETURN QUERY SELECT * FROM alloc.mend_sequences(repair.dry_run);
+			RETURN QUERY SELECT * FROM alloc._mend_sequences(repair.dry_run);
 		WHEN 2 THEN
-			RETURN QUERY SELECT * FROM alloc.mend_product(wrong.sku, repair.dry_run);
+			RETURN QUERY SELECT * FROM alloc._mend_product(wrong.sku, repair.dry_run);
 		WHEN 3 THEN
-			RETURN QUERY SELECT * FROM alloc.mend_batch(wrong.sku, wrong.batchref, repair.dry_run);
+			RETURN QUERY SELECT * FROM alloc._mend_batch(wrong.sku, wrong.batchref, repair.dry_run);
 		WHEN 4 THEN
-			RETURN QUERY SELECT * FROM alloc.mend_line(wrong.sku, wrong.orderid, repair.dry_run);
+			RETURN QUERY SELECT * FROM alloc._mend_line(wrong.sku, wrong.orderid, repair.dry_run);
 		WHEN 5 THEN
-			RETURN QUERY SELECT * FROM alloc.mend_slots(wrong.sku, wrong.batchref, repair.dry_run);
+			RETURN QUERY SELECT * FROM alloc._mend_slots(wrong.sku, wrong.batchref, repair.dry_run);
 		ELSE
 			RETURN QUERY SELECT 'not_mended', wrong.sku, wrong.batchref, NULL,
 				wrong.problem || ': the tables cannot be made right from the log';
@@ -56,10 +56,10 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	base CONSTANT bigint := alloc.first_base();
+	base CONSTANT bigint := alloc._first_base();
 	wrong record;
 BEGIN
-	PERFORM alloc.stop_commands('rebuild()');
+	PERFORM alloc._stop_commands('rebuild()');
 	IF EXISTS (SELECT FROM alloc.product) OR EXISTS (SELECT FROM alloc.batch)
 	   OR EXISTS (SELECT FROM alloc.slot) OR EXISTS (SELECT FROM alloc.allocation) THEN
 		RAISE EXCEPTION USING
@@ -68,7 +68,7 @@ BEGIN
 			DETAIL = 'There are products, batches or order lines.',
 			HINT = 'repair() makes them equal to the log.';
 	END IF;
-	SELECT * INTO wrong FROM alloc.fold_log(base, NULL, NULL)
+	SELECT * INTO wrong FROM alloc._fold_log(base, NULL, NULL)
 	 WHERE available < 0 OR created = 0 LIMIT 1;
 	IF FOUND OR base IS NULL THEN
 		RAISE EXCEPTION USING
@@ -80,23 +80,23 @@ BEGIN
 				            wrong.ref, wrong.available, wrong.created) END;
 	END IF;
 	-- The log may come from where transactions have other ids.
-	PERFORM alloc.begin_era((SELECT max(xact >> 48) FROM alloc.event));
-	PERFORM alloc.mend_sequences(false);
+	PERFORM alloc._begin_era((SELECT max(xact >> 48) FROM alloc.event));
+	PERFORM alloc._mend_sequences(false);
 	INSERT INTO alloc.batch (batch_id, purchased, eta, ref, sku)
 	SELECT nextval('alloc.batch_id_seq'), f.purchased, f.eta, f.ref, f.sku
-	  FROM (SELECT * FROM alloc.fold_log(base, NULL, NULL) ORDER BY created) f;
+	  FROM (SELECT * FROM alloc._fold_log(base, NULL, NULL) ORDER BY created) f;
 	GET DIAGNOSTICS batches = ROW_COUNT;
 	INSERT INTO alloc.product (sku) SELECT DISTINCT b.sku FROM alloc.batch b;
 	INSERT INTO alloc.allocation (batch_id, event_id, qty, orderid, sku)
 	SELECT b.batch_id, l.event_id, l.qty, l.orderid, l.sku
-	  FROM alloc.log_lines(base, NULL, NULL) l
+	  FROM alloc._log_lines(base, NULL, NULL) l
 	  JOIN alloc.batch b ON b.ref = l.batchref;
 	GET DIAGNOSTICS lines = ROW_COUNT;
 	INSERT INTO alloc.slot (batch_id, available, shipped, newest, eta, ref, sku, merged)
 	SELECT b.batch_id, f.available, f.shipped, h.newest, b.eta, b.ref, b.sku, h.merged
 	  FROM alloc.batch b
-	  JOIN alloc.fold_log(base, NULL, NULL) f ON f.ref = b.ref
-	  LEFT JOIN alloc.line_heads(NULL) h ON h.batchref = b.ref;
+	  JOIN alloc._fold_log(base, NULL, NULL) f ON f.ref = b.ref
+	  LEFT JOIN alloc._line_heads(NULL) h ON h.batchref = b.ref;
 END
 $$;
 COMMENT ON FUNCTION alloc.rebuild() IS
@@ -104,22 +104,22 @@ COMMENT ON FUNCTION alloc.rebuild() IS
 
 -- What follows is for these functions.
 
-CREATE FUNCTION alloc.stop_commands(command text)
+CREATE FUNCTION alloc._stop_commands(command text)
 RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-	PERFORM alloc.require_read_committed(command);
+	PERFORM alloc._require_read_committed(command);
 	-- Commands begin with slots, all but those that have no stock to look at.
 	LOCK TABLE alloc.slot, alloc.allocation, alloc.event, alloc.product, alloc.batch
 		IN SHARE ROW EXCLUSIVE MODE;
 END
 $$;
-COMMENT ON FUNCTION alloc.stop_commands(text) IS
+COMMENT ON FUNCTION alloc._stop_commands(text) IS
 	'waits for transactions with commands, and lets no others begin until the end of this one';
 
-CREATE FUNCTION alloc.require_read_committed(command text)
+CREATE FUNCTION alloc._require_read_committed(command text)
 RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -135,25 +135,25 @@ BEGIN
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION alloc.require_read_committed(text) IS
+COMMENT ON FUNCTION alloc._require_read_committed(text) IS
 	'raises 25000 in a transaction that cannot see what others commit';
 
-CREATE FUNCTION alloc.begin_era(above bigint)
+CREATE FUNCTION alloc._begin_era(above bigint)
 RETURNS void
 AS 'MODULE_PATHNAME', 'alloc_begin_era'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION alloc.begin_era(bigint) IS
+COMMENT ON FUNCTION alloc._begin_era(bigint) IS
 	'makes the era greater than that of events from elsewhere';
 
-CREATE FUNCTION alloc.record_repair(
+CREATE FUNCTION alloc._record_repair(
 	sku text, batchref text, orderid text, qty bigint, old_qty bigint)
 RETURNS void
 AS 'MODULE_PATHNAME', 'alloc_record_repair'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION alloc.record_repair(text, text, text, bigint, bigint) IS
+COMMENT ON FUNCTION alloc._record_repair(text, text, text, bigint, bigint) IS
 	'appends the event that a row of the state was made equal to the log';
 
-CREATE FUNCTION alloc.mended_by(problem text)
+CREATE FUNCTION alloc._mended_by(problem text)
 RETURNS integer
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 BEGIN ATOMIC
@@ -167,10 +167,10 @@ BEGIN ATOMIC
 		                 'slot_negative', 'stock_differs', 'lines_unlisted') THEN 5
 		ELSE 6 END;
 END;
-COMMENT ON FUNCTION alloc.mended_by(text) IS
+COMMENT ON FUNCTION alloc._mended_by(text) IS
 	'the step of repair() that mends a problem of check(); 6: none';
 
-CREATE FUNCTION alloc.mend_sequences(
+CREATE FUNCTION alloc._mend_sequences(
 	dry_run boolean,
 	OUT action text, OUT sku text, OUT batchref text, OUT orderid text,
 	OUT detail text)
@@ -183,15 +183,15 @@ DECLARE
 	behind record;
 BEGIN
 	FOR behind IN
-		SELECT 'event_id_seq' AS name, alloc.last_event_id() AS used
+		SELECT 'event_id_seq' AS name, alloc._last_event_id() AS used
 		  FROM alloc.event_id_seq s
-		 WHERE alloc.last_event_id() > CASE WHEN s.is_called THEN s.last_value ELSE 0 END
+		 WHERE alloc._last_event_id() > CASE WHEN s.is_called THEN s.last_value ELSE 0 END
 		UNION ALL
 		SELECT 'batch_id_seq', b.used
 		  FROM alloc.batch_id_seq s, (SELECT max(batch_id) AS used FROM alloc.batch) b
 		 WHERE b.used > CASE WHEN s.is_called THEN s.last_value ELSE 0 END
 	LOOP
-		IF NOT mend_sequences.dry_run THEN
+		IF NOT _mend_sequences.dry_run THEN
 			PERFORM setval(('alloc.' || behind.name)::regclass, behind.used);
 		END IF;
 		RETURN QUERY SELECT 'sequence_advanced', NULL, NULL, NULL,
@@ -199,10 +199,10 @@ BEGIN
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION alloc.mend_sequences(boolean) IS
+COMMENT ON FUNCTION alloc._mend_sequences(boolean) IS
 	'part of repair(): sequences that would give numbers again';
 
-CREATE FUNCTION alloc.mend_product(
+CREATE FUNCTION alloc._mend_product(
 	of_sku text, dry_run boolean,
 	OUT action text, OUT sku text, OUT batchref text, OUT orderid text,
 	OUT detail text)
@@ -213,7 +213,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
 	known CONSTANT boolean := EXISTS (
-		SELECT FROM alloc.fold_log(alloc.first_base(), NULL, of_sku));
+		SELECT FROM alloc._fold_log(alloc._first_base(), NULL, of_sku));
 	present CONSTANT boolean := EXISTS (
 		SELECT FROM alloc.product p WHERE p.sku = of_sku);
 BEGIN
@@ -226,16 +226,16 @@ BEGIN
 		ELSE
 			DELETE FROM alloc.product p WHERE p.sku = of_sku;
 		END IF;
-		PERFORM alloc.record_repair(of_sku, NULL, NULL, NULL, NULL);
+		PERFORM alloc._record_repair(of_sku, NULL, NULL, NULL, NULL);
 	END IF;
 	RETURN QUERY SELECT CASE WHEN known THEN 'product_added' ELSE 'product_removed' END,
 		of_sku, NULL, NULL, NULL;
 END
 $$;
-COMMENT ON FUNCTION alloc.mend_product(text, boolean) IS
+COMMENT ON FUNCTION alloc._mend_product(text, boolean) IS
 	'part of repair(): a product';
 
-CREATE FUNCTION alloc.mend_batch(
+CREATE FUNCTION alloc._mend_batch(
 	of_sku text, of_ref text, dry_run boolean,
 	OUT action text, OUT sku text, OUT batchref text, OUT orderid text,
 	OUT detail text)
@@ -250,7 +250,7 @@ DECLARE
 	done text;
 BEGIN
 	SELECT f.ref, f.sku, f.eta, f.purchased INTO log
-	  FROM alloc.fold_log(alloc.first_base(), NULL, of_sku) f WHERE f.ref = of_ref;
+	  FROM alloc._fold_log(alloc._first_base(), NULL, of_sku) f WHERE f.ref = of_ref;
 	SELECT b.ref, b.sku, b.eta, b.purchased, b.batch_id INTO state
 	  FROM alloc.batch b WHERE b.ref = of_ref;
 	IF (log.ref, log.sku, log.eta, log.purchased)
@@ -267,24 +267,24 @@ BEGIN
 			DELETE FROM alloc.batch b WHERE b.batch_id = state.batch_id;
 		WHEN 'batch_added' THEN
 			INSERT INTO alloc.batch (batch_id, purchased, eta, ref, sku)
-			VALUES (coalesce(alloc.orphaned_batch_id(of_ref), nextval('alloc.batch_id_seq')),
+			VALUES (coalesce(alloc._orphaned_batch_id(of_ref), nextval('alloc.batch_id_seq')),
 			        log.purchased, log.eta, log.ref, log.sku);
 		ELSE
 			UPDATE alloc.batch b
 			   SET purchased = log.purchased, eta = log.eta, sku = log.sku
 			 WHERE b.batch_id = state.batch_id;
 		END CASE;
-		PERFORM alloc.record_repair(of_sku, of_ref, NULL, log.purchased, state.purchased);
+		PERFORM alloc._record_repair(of_sku, of_ref, NULL, log.purchased, state.purchased);
 	END IF;
 	RETURN QUERY SELECT done, of_sku, of_ref, NULL,
 		CASE WHEN log.ref IS NOT NULL
 		     THEN format('%s units, eta %s', log.purchased, coalesce(log.eta::text, 'none')) END;
 END
 $$;
-COMMENT ON FUNCTION alloc.mend_batch(text, text, boolean) IS
+COMMENT ON FUNCTION alloc._mend_batch(text, text, boolean) IS
 	'part of repair(): a batch';
 
-CREATE FUNCTION alloc.orphaned_batch_id(of_ref text)
+CREATE FUNCTION alloc._orphaned_batch_id(of_ref text)
 RETURNS bigint
 LANGUAGE sql STABLE
 BEGIN ATOMIC
@@ -292,10 +292,10 @@ BEGIN ATOMIC
 	 WHERE s.ref = of_ref
 	   AND NOT EXISTS (SELECT FROM alloc.batch b WHERE b.batch_id = s.batch_id);
 END;
-COMMENT ON FUNCTION alloc.orphaned_batch_id(text) IS
+COMMENT ON FUNCTION alloc._orphaned_batch_id(text) IS
 	'the id of a batch whose row is missing, by its slots';
 
-CREATE FUNCTION alloc.mend_line(
+CREATE FUNCTION alloc._mend_line(
 	of_sku text, of_orderid text, dry_run boolean,
 	OUT action text, OUT sku text, OUT batchref text, OUT orderid text,
 	OUT detail text)
@@ -312,7 +312,7 @@ BEGIN
 	SELECT l.orderid, l.qty, l.event_id, l.batchref,
 	       (SELECT b.batch_id FROM alloc.batch b WHERE b.ref = l.batchref) AS batch_id
 	  INTO log
-	  FROM alloc.log_lines(alloc.first_base(), NULL, of_sku) l
+	  FROM alloc._log_lines(alloc._first_base(), NULL, of_sku) l
 	 WHERE l.orderid = of_orderid;
 	SELECT count(*) AS rows, min(a.qty) AS qty, min(a.event_id) AS event_id,
 	       min(a.batch_id) AS batch_id
@@ -320,7 +320,7 @@ BEGIN
 	  FROM alloc.allocation a
 	 WHERE a.orderid = of_orderid AND a.sku = of_sku;
 	IF (log.orderid IS NOT NULL)::integer = state.rows
-	   AND (log.qty, log.event_id, coalesce(log.batch_id, alloc.orphaned_batch_id(log.batchref)))
+	   AND (log.qty, log.event_id, coalesce(log.batch_id, alloc._orphaned_batch_id(log.batchref)))
 	       IS NOT DISTINCT FROM (state.qty, state.event_id, state.batch_id) THEN
 		RETURN;
 	END IF;
@@ -334,17 +334,17 @@ BEGIN
 			INSERT INTO alloc.allocation (batch_id, event_id, qty, orderid, sku)
 			VALUES (log.batch_id, log.event_id, log.qty, of_orderid, of_sku);
 		END IF;
-		PERFORM alloc.record_repair(of_sku, log.batchref, of_orderid, log.qty, state.qty);
+		PERFORM alloc._record_repair(of_sku, log.batchref, of_orderid, log.qty, state.qty);
 	END IF;
 	RETURN QUERY SELECT done, of_sku, log.batchref, of_orderid,
 		CASE WHEN log.orderid IS NOT NULL
 		     THEN format('%s units, allocated by event %s', log.qty, log.event_id) END;
 END
 $$;
-COMMENT ON FUNCTION alloc.mend_line(text, text, boolean) IS
+COMMENT ON FUNCTION alloc._mend_line(text, text, boolean) IS
 	'part of repair(): an order line';
 
-CREATE FUNCTION alloc.mend_slots(
+CREATE FUNCTION alloc._mend_slots(
 	of_sku text, of_ref text, dry_run boolean,
 	OUT action text, OUT sku text, OUT batchref text, OUT orderid text,
 	OUT detail text)
@@ -360,9 +360,9 @@ DECLARE
 	id bigint;
 BEGIN
 	SELECT f.* INTO log
-	  FROM alloc.fold_log(alloc.first_base(), NULL, of_sku) f WHERE f.ref = of_ref;
+	  FROM alloc._fold_log(alloc._first_base(), NULL, of_sku) f WHERE f.ref = of_ref;
 	id := coalesce((SELECT b.batch_id FROM alloc.batch b WHERE b.ref = of_ref),
-	               alloc.orphaned_batch_id(of_ref));
+	               alloc._orphaned_batch_id(of_ref));
 	SELECT sum(s.available)::bigint AS available, sum(s.shipped) AS shipped,
 	       bool_and((s.ref, s.sku, s.eta) IS NOT DISTINCT FROM (log.ref, log.sku, log.eta)
 	                AND s.available >= 0 AND s.shipped >= 0
@@ -375,12 +375,12 @@ BEGIN
 	END IF;
 	IF state.sound AND (state.available, state.shipped) = (log.available, log.shipped) THEN
 		IF NOT EXISTS (SELECT FROM alloc.batch b WHERE b.batch_id = id)
-		   OR alloc.listed_qty(id, log.allocated) >= log.allocated THEN
+		   OR alloc._listed_qty(id, log.allocated) >= log.allocated THEN
 			RETURN;
 		END IF;
 	END IF;
 	SELECT h.newest, h.merged INTO heads
-	  FROM alloc.line_heads(of_sku) h WHERE h.batchref = of_ref;
+	  FROM alloc._line_heads(of_sku) h WHERE h.batchref = of_ref;
 	IF NOT dry_run THEN
 		DELETE FROM alloc.slot s WHERE s.batch_id = id;
 		IF log.ref IS NOT NULL THEN
@@ -388,7 +388,7 @@ BEGIN
 			VALUES (id, log.available, log.shipped, heads.newest, log.eta, of_ref,
 			        of_sku, heads.merged);
 		END IF;
-		PERFORM alloc.record_repair(of_sku, of_ref, NULL, log.available, state.available);
+		PERFORM alloc._record_repair(of_sku, of_ref, NULL, log.available, state.available);
 	END IF;
 	RETURN QUERY SELECT
 		CASE WHEN log.ref IS NULL THEN 'slots_removed' ELSE 'slots_rebuilt' END,
@@ -397,6 +397,6 @@ BEGIN
 		     THEN format('%s units available, %s shipped', log.available, log.shipped) END;
 END
 $$;
-COMMENT ON FUNCTION alloc.mend_slots(text, text, boolean) IS
+COMMENT ON FUNCTION alloc._mend_slots(text, text, boolean) IS
 	'part of repair(): the slots of a batch';
 

@@ -174,7 +174,8 @@ is_deeply([ sort map { $_->[0] } reference('Functions') ],
 	query($database, q{
 		SELECT format('%s(%s)', proname, regexp_replace(regexp_replace(
 			pg_get_function_arguments(oid), ', OUT .*', ''), '::(date|text)', '', 'g'))
-		  FROM pg_proc WHERE pronamespace = 'alloc'::regnamespace}),
+		  FROM pg_proc
+		 WHERE pronamespace = 'alloc'::regnamespace AND proname !~ '^_'}),
 	'the functions are those that there are');
 
 is_deeply([ sort map { "$_->[0]: $_->[1]" } reference('Views') ],
