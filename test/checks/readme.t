@@ -172,8 +172,9 @@ sub reference
 
 is_deeply([ sort map { $_->[0] } reference('Functions') ],
 	query($database, q{
-		SELECT format('%s(%s)', proname, regexp_replace(regexp_replace(
-			pg_get_function_arguments(oid), ', OUT .*', ''), '::(date|text)', '', 'g'))
+		SELECT format('%s(%s)', proname, replace(regexp_replace(regexp_replace(
+			pg_get_function_arguments(oid), ', OUT .*', ''), '::(date|text)', '', 'g'),
+			'timestamp with time zone', 'timestamptz'))
 		  FROM pg_proc
 		 WHERE pronamespace = 'alloc'::regnamespace AND proname !~ '^_'}),
 	'the functions are those that there are');
