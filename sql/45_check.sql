@@ -385,4 +385,3 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION alloc._last_event_id() IS
 	'the last event of the log, in it or moved out of it';
-

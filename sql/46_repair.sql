@@ -399,4 +399,3 @@ END
 $$;
 COMMENT ON FUNCTION alloc._mend_slots(text, text, boolean) IS
 	'part of repair(): the slots of a batch';
-

@@ -22,16 +22,19 @@
 /* A range of ids with less than this part of the log is read by its key. */
 #define SMALL_PART 4
 
-/* An index scan of the log, or one of the table. */
-typedef struct LogScan
+/* Which events are wanted, and by whom. */
+typedef struct FactRange
 {
-	IndexScanDesc index;
-	TableScanDesc table;
-} LogScan;
+	int64		after;
+	int64		upto;
+	AllocFactTaker take;
+	void	   *arg;
+} FactRange;
 
-static LogScan begin_log_scan(const text *sku, int64 after, int64 upto);
-static bool next_of_log(LogScan *scan);
-static void end_log_scan(LogScan *scan);
+static void read_by_index(const FactRange *range, int index, ScanKey keys,
+						  int nkeys);
+static void read_whole_log(const FactRange *range);
+static void give_fact(const FactRange *range);
 static void read_fact(AllocFact *fact);
 static int64 newest_id(int table, int index, int64 upto);
 
@@ -39,71 +42,65 @@ static int64 newest_id(int table, int index, int64 upto);
  * alloc_store_read_facts
  *		Gives all events with ids above after and up to upto, those of a sku
  *		only unless it is NULL, in no order.
+ *
+ * One sku is read by its index; a small part of the log by its key; and most
+ * of it as it lies in the table, which is fastest.
  */
 void
 alloc_store_read_facts(const text *sku, int64 after, int64 upto,
 					   AllocFactTaker take, void *arg)
 {
-	LogScan		scan = begin_log_scan(sku, after, upto);
-
-	while (next_of_log(&scan))
-	{
-		AllocFact	fact;
-
-		read_fact(&fact);
-		if (fact.event_id > after && fact.event_id <= upto)
-			take(&fact, arg);
-	}
-	end_log_scan(&scan);
-}
-
-/*
- * One sku is read by its index; a small part of the log by its key; and the
- * most of it, which rows in the order of the table give soonest, without.
- */
-static LogScan
-begin_log_scan(const text *sku, int64 after, int64 upto)
-{
-	AllocTable *table = &alloc_tables[EVENT];
-	Snapshot	snapshot = GetActiveSnapshot();
+	FactRange	range = {after, upto, take, arg};
 	int64		first = alloc_store_archived_to();
 	int64		last = alloc_store_last_event_id();
-	LogScan		scan = {0};
 	ScanKeyData keys[2];
 
 	if (sku != NULL)
 	{
 		alloc_key_text(&keys[0], 1, sku);
-		scan.index = alloc_table_scan(table, EVENT_SKU, snapshot, keys, 1);
+		read_by_index(&range, EVENT_SKU, keys, 1);
 	}
 	else if (Min(upto, last) - after < (last - first) / SMALL_PART)
 	{
 		alloc_key_int8_above(&keys[0], 1, after);
 		alloc_key_int8_up_to(&keys[1], 1, upto);
-		scan.index = alloc_table_scan(table, EVENT_PKEY, snapshot, keys, 2);
+		read_by_index(&range, EVENT_PKEY, keys, 2);
 	}
 	else
-		scan.table = alloc_table_scan_all(table, NULL, 0);
-	return scan;
-}
-
-static bool
-next_of_log(LogScan *scan)
-{
-	AllocTable *table = &alloc_tables[EVENT];
-
-	if (scan->index != NULL)
-		return alloc_table_next(table, scan->index, ForwardScanDirection);
-	return alloc_table_next_of_all(table, scan->table);
+		read_whole_log(&range);
 }
 
 static void
-end_log_scan(LogScan *scan)
+read_by_index(const FactRange *range, int index, ScanKey keys, int nkeys)
 {
-	if (scan->index != NULL)
-		index_endscan(scan->index);
-	else
-		table_endscan(scan->table);
+	AllocTable *table = &alloc_tables[EVENT];
+	IndexScanDesc scan = alloc_table_scan(table, index, GetActiveSnapshot(),
+										  keys, nkeys);
+
+	while (alloc_table_next(table, scan, ForwardScanDirection))
+		give_fact(range);
+	index_endscan(scan);
+}
+
+static void
+read_whole_log(const FactRange *range)
+{
+	AllocTable *table = &alloc_tables[EVENT];
+	TableScanDesc scan = alloc_table_scan_all(table, NULL, 0);
+
+	while (alloc_table_next_of_all(table, scan))
+		give_fact(range);
+	table_endscan(scan);
+}
+
+static void
+give_fact(const FactRange *range)
+{
+	AllocFact	fact;
+
+	read_fact(&fact);
+	if (fact.event_id > range->after && fact.event_id <= range->upto)
+		range->take(&fact, range->arg);
 }
 
 /*

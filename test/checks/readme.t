@@ -173,7 +173,7 @@ sub reference
 is_deeply([ sort map { $_->[0] } reference('Functions') ],
 	query($database, q{
 		SELECT format('%s(%s)', proname, replace(regexp_replace(regexp_replace(
-			pg_get_function_arguments(oid), ', OUT .*', ''), '::(date|text)', '', 'g'),
+			pg_get_function_arguments(oid), '(, |^)OUT .*', ''), '::(date|text|bigint)', '', 'g'),
 			'timestamp with time zone', 'timestamptz'))
 		  FROM pg_proc
 		 WHERE pronamespace = 'alloc'::regnamespace AND proname !~ '^_'}),
