@@ -60,7 +60,7 @@ sub kill_backend
 {
 	my $pid = $node->safe_psql('postgres', <<'END');
 SELECT pid FROM pg_stat_activity
- WHERE query LIKE '%alloc.allocate(%' AND pid <> pg_backend_pid() LIMIT 1
+ WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() LIMIT 1
 END
 
 	return kill('KILL', $pid) == 1 || die "no process $pid";
