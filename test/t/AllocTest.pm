@@ -16,14 +16,20 @@ our @EXPORT_OK = qw(new_node answers sqlstate contents problems absurd bench wai
 	listening_client);
 
 # A running server with the extension in database postgres.  Settings are
-# lines for postgresql.conf; the option allows_streaming is that of init().
+# lines for postgresql.conf; options are those of init(), and data_on and
+# wal_on: directories for the data, and for its log in small files, in place of
+# the usual ones.
 sub new_node
 {
 	my ($name, $settings, %options) = @_;
 	my $node = PostgreSQL::Test::Cluster->new($name);
-
+	my ($data, $wal) = delete @options{qw(data_on wal_on)};
 	# Keys in any language, whatever the locale of whoever runs the test.
-	$node->init(extra => [ '--encoding=UTF8', '--locale=C' ], %options);
+	my @extra = ('--encoding=UTF8', '--locale=C');
+
+	push @extra, "--waldir=$wal", '--wal-segsize=1' if defined $wal;
+	!defined $data or symlink $data, $node->data_dir or die "symlink: $!";
+	$node->init(extra => \@extra, %options);
 	$node->append_conf('postgresql.conf', $settings);
 	$node->start;
 	$node->safe_psql('postgres', 'CREATE EXTENSION alloc');
