@@ -330,10 +330,12 @@ return_batch(const AllocBatchTotals *totals, ReturnSetInfo *result,
 	int64		available;
 
 	CHECK_FOR_INTERRUPTS();
-	if (totals->purchased < 0 || totals->shipped < 0 || totals->allocated < 0 ||
-		pg_sub_s64_overflow(totals->purchased, totals->shipped, &available) ||
+	if (pg_sub_s64_overflow(totals->purchased, totals->shipped, &available) ||
 		pg_sub_s64_overflow(available, totals->allocated, &available))
 		available = PG_INT64_MIN;
+	else if (totals->purchased < 0 || totals->shipped < 0 ||
+			 totals->allocated < 0)
+		available = Min(available, -1);
 	values[0] = PointerGetDatum(totals->ref);
 	values[1] = PointerGetDatum(totals->sku);
 	values[2] = totals->eta.value;
