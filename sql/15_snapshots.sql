@@ -54,4 +54,3 @@ SELECT pg_catalog.pg_extension_config_dump('alloc.snapshot', '');
 SELECT pg_catalog.pg_extension_config_dump('alloc.snapshot_batch', '');
 SELECT pg_catalog.pg_extension_config_dump('alloc.snapshot_line', '');
 SELECT pg_catalog.pg_extension_config_dump('alloc.archive', '');
-

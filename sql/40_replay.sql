@@ -171,4 +171,3 @@ AS 'MODULE_PATHNAME', 'alloc_listed_qty'
 LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION alloc.listed_qty(bigint, bigint) IS
 	'units of the lines to which the list of a batch''s lines leads, as far as is enough';
-

@@ -376,4 +376,3 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION alloc.last_event_id() IS
 	'the last event of the log, in it or moved out of it';
-

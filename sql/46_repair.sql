@@ -443,4 +443,3 @@ END
 $$;
 COMMENT ON FUNCTION alloc.mend_slots(text, text, boolean, boolean) IS
 	'part of repair(): the slots of a batch';
-

@@ -112,4 +112,3 @@ AS $$
 $$;
 COMMENT ON FUNCTION alloc.archivable_to(timestamptz) IS
 	'the last event that can be moved out of the log with all before it';
-
