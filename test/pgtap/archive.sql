@@ -2,7 +2,7 @@
 -- where nobody reads any more; what is left, and a new database, go on from it.
 
 \ir common.psql
-SELECT plan(105);
+SELECT plan(111);
 
 -- unlike_log: between replay() and view batches.
 CREATE FUNCTION unlike_log() RETURNS SETOF text
@@ -82,10 +82,33 @@ SELECT alloc.snapshot_log() AS snapshot \gset
 SELECT cmp_ok(:'snapshot'::bigint, '>=', (SELECT max(event_id) FROM alloc.event), 'an event that was rolled back does no harm');
 SELECT agrees('after that');
 BEGIN ISOLATION LEVEL REPEATABLE READ;
+SELECT throws_ok('SELECT * FROM alloc.rebuild()', '25000', NULL, 'rebuild() in REPEATABLE READ');
+ROLLBACK;
+BEGIN ISOLATION LEVEL REPEATABLE READ;
 SELECT throws_ok('SELECT alloc.snapshot_log()', '25000', NULL, 'snapshot_log() in REPEATABLE READ');
 ROLLBACK;
 BEGIN ISOLATION LEVEL SERIALIZABLE;
 SELECT throws_ok($$SELECT * FROM alloc.archive_events('infinity')$$, '25000', NULL, 'archive_events() in SERIALIZABLE');
+ROLLBACK;
+
+-- rebuild() from all of the log, and from one that is damaged
+
+CREATE TABLE state AS SELECT * FROM alloc.allocations;
+BEGIN;
+TRUNCATE alloc.product, alloc.batch, alloc.slot, alloc.allocation;
+SELECT results_eq('SELECT * FROM alloc.rebuild()', 'SELECT 3::bigint, count(*) FROM state', 'rebuild() from the beginning');
+SELECT set_eq('SELECT * FROM alloc.allocations', 'SELECT * FROM state', 'the lines are the same');
+SELECT agrees('rebuild()');
+ROLLBACK;
+BEGIN;
+TRUNCATE alloc.product, alloc.batch, alloc.slot, alloc.allocation;
+DELETE FROM alloc.event WHERE type = 'batch_created' AND batchref = 'lamp';
+SELECT throws_ok('SELECT * FROM alloc.rebuild()', 'XX001', NULL, 'not from a log that lacks the creation of a batch');
+ROLLBACK;
+BEGIN;
+TRUNCATE alloc.product, alloc.batch, alloc.slot, alloc.allocation;
+UPDATE alloc.event SET qty = 5 WHERE type = 'batch_created' AND batchref = 'rug';
+SELECT throws_like('SELECT * FROM alloc.rebuild()', 'the log is not complete', 'nor by which more was allocated than bought');
 ROLLBACK;
 
 -- Who has still to read
