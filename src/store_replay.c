@@ -102,7 +102,7 @@ end_log_scan(LogScan *scan)
 {
 	if (scan->index != NULL)
 		index_endscan(scan->index);
-	else
+	else if (scan->table != NULL)
 		table_endscan(scan->table);
 }
 
