@@ -7,9 +7,11 @@ RETURNS SETOF record
 LANGUAGE sql STABLE PARALLEL RESTRICTED SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT * FROM alloc._wrong_batches()
+	SELECT b.* FROM alloc._wrong_batches() b
+	 WHERE alloc._first_base() IS NOT NULL
 	UNION ALL
-	SELECT * FROM alloc._wrong_lines()
+	SELECT l.* FROM alloc._wrong_lines() l
+	 WHERE alloc._first_base() IS NOT NULL
 	UNION ALL
 	SELECT * FROM alloc._wrong_slots()
 	UNION ALL
@@ -71,7 +73,7 @@ AS $$
 		            ELSE false END AS unlisted
 		  FROM log
 		  FULL JOIN state ON state.ref COLLATE "C" = log.ref COLLATE "C"
-		  LEFT JOIN alloc.product p ON p.sku COLLATE "C" = state.sku COLLATE "C"
+		  LEFT JOIN alloc.product p ON p.sku COLLATE "C" = coalesce(log.sku, state.sku) COLLATE "C"
 		  LEFT JOIN alloc._line_heads(NULL) h
 		    ON h.batchref COLLATE "C" = state.ref COLLATE "C"),
 	wrong AS (
@@ -105,12 +107,13 @@ AS $$
 		 format('%s purchased, but %s available, %s allocated and %s shipped',
 		        purchased, available, allocated, shipped)),
 		('product_missing', no_product,
-		 format('there is no product "%s"', w.sku)),
+		 format('there is no product "%s"', coalesce(log_sku, w.sku))),
 		('lines_unlisted', unlisted,
 		 'the list that begins in its slots does not lead to all of its lines')
 	  ) AS found (problem, is_so, detail)
 	 WHERE found.is_so
-	   AND (w.ref IS NOT NULL OR found.problem = 'batch_missing')
+	   AND (w.ref IS NOT NULL
+	        OR found.problem IN ('batch_missing', 'product_missing'))
 	   AND (w.log_ref IS NOT NULL
 	        OR found.problem IN ('batch_unknown', 'not_conserved'))
 	UNION ALL
@@ -295,7 +298,7 @@ AS $$
 	WITH now AS (
 		SELECT ((SELECT count(*) FROM alloc.era) << 48)
 		       + pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS xmax,
-		       (SELECT CASE WHEN is_called THEN last_value ELSE 0 END
+		       (SELECT last_value - (NOT is_called)::integer
 		          FROM alloc.event_id_seq) AS last_event_id),
 	readers AS (
 		SELECT coalesce(c.kind || ' "' || c.name || '"',
@@ -363,12 +366,12 @@ AS $$
 	       format('%s has given %s, and %s is in use', s.name, s.given, s.used)
 	  FROM (
 		SELECT 'event_id_seq',
-		       CASE WHEN is_called THEN last_value ELSE 0 END,
+		       last_value - (NOT is_called)::integer,
 		       alloc._last_event_id()
 		  FROM alloc.event_id_seq
 		UNION ALL
 		SELECT 'batch_id_seq',
-		       CASE WHEN is_called THEN last_value ELSE 0 END,
+		       last_value - (NOT is_called)::integer,
 		       (SELECT max(batch_id) FROM alloc.batch)
 		  FROM alloc.batch_id_seq) AS s (name, given, used)
 	 WHERE s.used > s.given

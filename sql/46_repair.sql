@@ -20,31 +20,30 @@ BEGIN
 	IF NOT repair.dry_run THEN
 		PERFORM alloc._stop_commands('repair()');
 	END IF;
-	-- Sequences first, because repairs are recorded; then what others name.
-	FOR wrong IN
-		SELECT DISTINCT alloc._mended_by(c.problem) AS step,
-		       CASE alloc._mended_by(c.problem) WHEN 6 THEN c.problem END AS problem,
-		       c.sku, c.batchref,
-		       CASE alloc._mended_by(c.problem) WHEN 4 THEN c.orderid END AS orderid
-		  FROM alloc.check() c
-		 WHERE c.problem <> 'not_conserved'
-		 ORDER BY 1, 2, 3, 4, 5
-	LOOP
-		CASE wrong.step
-		WHEN 1 THEN
-			RETURN QUERY SELECT * FROM alloc._mend_sequences(repair.dry_run);
-		WHEN 2 THEN
-			RETURN QUERY SELECT * FROM alloc._mend_product(wrong.sku, repair.dry_run);
-		WHEN 3 THEN
-			RETURN QUERY SELECT * FROM alloc._mend_batch(wrong.sku, wrong.batchref, repair.dry_run);
-		WHEN 4 THEN
-			RETURN QUERY SELECT * FROM alloc._mend_line(wrong.sku, wrong.orderid, repair.dry_run);
-		WHEN 5 THEN
-			RETURN QUERY SELECT * FROM alloc._mend_slots(wrong.sku, wrong.batchref, repair.dry_run);
-		ELSE
-			RETURN QUERY SELECT 'not_mended', wrong.sku, wrong.batchref, NULL,
-				wrong.problem || ': the tables cannot be made right from the log';
-		END CASE;
+	-- What has been mended may have hidden something.
+	FOR pass IN 1 .. CASE WHEN repair.dry_run THEN 1 ELSE 2 END LOOP
+		FOR wrong IN
+			SELECT * FROM alloc._repairs_needed() r
+			 WHERE pass = 1 OR r.step < 6
+			 ORDER BY r.step, r.problem, r.sku, r.batchref, r.orderid
+		LOOP
+			CASE wrong.step
+			WHEN 1 THEN
+				RETURN QUERY SELECT * FROM alloc._mend_sequences(repair.dry_run);
+			WHEN 2 THEN
+				RETURN QUERY SELECT * FROM alloc._mend_product(wrong.sku, repair.dry_run);
+			WHEN 3 THEN
+				RETURN QUERY SELECT * FROM alloc._mend_batch(wrong.sku, wrong.batchref, repair.dry_run);
+			WHEN 4 THEN
+				RETURN QUERY SELECT * FROM alloc._mend_line(wrong.sku, wrong.orderid, repair.dry_run);
+			WHEN 5 THEN
+				RETURN QUERY SELECT * FROM alloc._mend_slots(wrong.sku, wrong.batchref, wrong.unlisted, repair.dry_run);
+			ELSE
+				RETURN QUERY SELECT 'not_mended', wrong.sku, wrong.batchref, NULL,
+					wrong.problem || ': the tables cannot be made right from the log';
+			END CASE;
+		END LOOP;
+		EXIT WHEN NOT FOUND;
 	END LOOP;
 END
 $$;
@@ -170,6 +169,41 @@ END;
 COMMENT ON FUNCTION alloc._mended_by(text) IS
 	'the step of repair() that mends a problem of check(); 6: none';
 
+-- Sequences first, because repairs are recorded; then what others name.  With a
+-- batch comes all that is its: what is wrong with that does not show as long as
+-- it is missing.  Nothing is right by a log of which a part is missing.
+CREATE FUNCTION alloc._repairs_needed(
+	OUT step integer, OUT problem text, OUT sku text, OUT batchref text,
+	OUT orderid text, OUT unlisted boolean)
+RETURNS SETOF record
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	WITH wrong AS (
+		SELECT c.problem, c.batchref, c.orderid, m.step,
+		       coalesce(max(c.sku) FILTER (WHERE m.step = 3)
+		                OVER (PARTITION BY c.batchref), c.sku) AS batch_sku,
+		       c.sku
+		  FROM alloc.check() c
+		 CROSS JOIN LATERAL (
+			SELECT CASE WHEN alloc._first_base() IS NULL
+			              AND alloc._mended_by(c.problem) > 1 THEN 6
+			            ELSE alloc._mended_by(c.problem) END AS step) m
+		 WHERE c.problem <> 'not_conserved')
+	SELECT s.step,
+	       CASE s.step WHEN 6 THEN w.problem END,
+	       CASE s.step WHEN 4 THEN w.sku ELSE w.batch_sku END,
+	       CASE WHEN s.step IN (3, 5, 6) THEN w.batchref END,
+	       CASE s.step WHEN 4 THEN w.orderid END,
+	       bool_or(w.problem = 'lines_unlisted')
+	  FROM wrong w
+	 CROSS JOIN LATERAL unnest(CASE w.step WHEN 3 THEN ARRAY[2, 3, 5]
+	                                       ELSE ARRAY[w.step] END) AS s (step)
+	 GROUP BY 1, 2, 3, 4, 5
+$$;
+COMMENT ON FUNCTION alloc._repairs_needed() IS
+	'part of repair(): what check() finds, as steps to mend it';
+
 CREATE FUNCTION alloc._mend_sequences(
 	dry_run boolean,
 	OUT action text, OUT sku text, OUT batchref text, OUT orderid text,
@@ -185,11 +219,11 @@ BEGIN
 	FOR behind IN
 		SELECT 'event_id_seq' AS name, alloc._last_event_id() AS used
 		  FROM alloc.event_id_seq s
-		 WHERE alloc._last_event_id() > CASE WHEN s.is_called THEN s.last_value ELSE 0 END
+		 WHERE alloc._last_event_id() > s.last_value - (NOT s.is_called)::integer
 		UNION ALL
 		SELECT 'batch_id_seq', b.used
 		  FROM alloc.batch_id_seq s, (SELECT max(batch_id) AS used FROM alloc.batch) b
-		 WHERE b.used > CASE WHEN s.is_called THEN s.last_value ELSE 0 END
+		 WHERE b.used > s.last_value - (NOT s.is_called)::integer
 	LOOP
 		IF NOT _mend_sequences.dry_run THEN
 			PERFORM setval(('alloc.' || behind.name)::regclass, behind.used);
@@ -249,12 +283,13 @@ DECLARE
 	state record;
 	done text;
 BEGIN
-	SELECT f.ref, f.sku, f.eta, f.purchased INTO log
+	SELECT f.ref, f.sku, f.eta, f.purchased, f.available, f.created INTO log
 	  FROM alloc._fold_log(alloc._first_base(), NULL, of_sku) f WHERE f.ref = of_ref;
 	SELECT b.ref, b.sku, b.eta, b.purchased, b.batch_id INTO state
 	  FROM alloc.batch b WHERE b.ref = of_ref;
 	IF (log.ref, log.sku, log.eta, log.purchased)
-	   IS NOT DISTINCT FROM (state.ref, state.sku, state.eta, state.purchased) THEN
+	   IS NOT DISTINCT FROM (state.ref, state.sku, state.eta, state.purchased)
+	   OR log.available < 0 OR log.created = 0 THEN
 		RETURN;
 	END IF;
 	done := CASE WHEN log.ref IS NULL THEN 'batch_removed'
@@ -324,6 +359,12 @@ BEGIN
 	       IS NOT DISTINCT FROM (state.qty, state.event_id, state.batch_id) THEN
 		RETURN;
 	END IF;
+	-- A batch that is not to be mended
+	IF log.batch_id IS NULL AND EXISTS (
+		SELECT FROM alloc._fold_log(alloc._first_base(), NULL, of_sku) f
+		 WHERE f.ref = log.batchref AND (f.available < 0 OR f.created = 0)) THEN
+		RETURN;
+	END IF;
 	done := CASE WHEN log.orderid IS NULL THEN 'line_removed'
 	             WHEN state.rows = 0 THEN 'line_added'
 	             ELSE 'line_changed' END;
@@ -345,7 +386,7 @@ COMMENT ON FUNCTION alloc._mend_line(text, text, boolean) IS
 	'part of repair(): an order line';
 
 CREATE FUNCTION alloc._mend_slots(
-	of_sku text, of_ref text, dry_run boolean,
+	of_sku text, of_ref text, unlisted boolean, dry_run boolean,
 	OUT action text, OUT sku text, OUT batchref text, OUT orderid text,
 	OUT detail text)
 RETURNS SETOF record
@@ -358,31 +399,34 @@ DECLARE
 	state record;
 	heads record;
 	id bigint;
+	orphans bigint[];
 BEGIN
 	SELECT f.* INTO log
 	  FROM alloc._fold_log(alloc._first_base(), NULL, of_sku) f WHERE f.ref = of_ref;
 	id := coalesce((SELECT b.batch_id FROM alloc.batch b WHERE b.ref = of_ref),
 	               alloc._orphaned_batch_id(of_ref));
-	SELECT sum(s.available)::bigint AS available, sum(s.shipped) AS shipped,
+	SELECT least(sum(s.available), 9223372036854775807)::bigint AS available,
+	       sum(s.shipped) AS shipped,
 	       bool_and((s.ref, s.sku, s.eta) IS NOT DISTINCT FROM (log.ref, log.sku, log.eta)
 	                AND s.available >= 0 AND s.shipped >= 0
 	                AND s.exhausted = (s.available = 0))
 	       AND (bool_and(s.spread) OR count(*) = 1) AS sound
 	  INTO state
 	  FROM alloc.slot s WHERE s.batch_id = id;
-	IF log.available < 0 THEN
+	orphans := ARRAY(
+		SELECT DISTINCT s.batch_id FROM alloc.slot s
+		 WHERE s.ref = of_ref AND s.batch_id <> id
+		   AND NOT EXISTS (SELECT FROM alloc.batch b WHERE b.batch_id = s.batch_id));
+	IF log.available < 0 OR log.created = 0
+	   OR log.ref IS NULL AND state.available IS NULL
+	   OR state.sound AND orphans = '{}' AND NOT unlisted
+	      AND (state.available, state.shipped) = (log.available, log.shipped) THEN
 		RETURN;
-	END IF;
-	IF state.sound AND (state.available, state.shipped) = (log.available, log.shipped) THEN
-		IF NOT EXISTS (SELECT FROM alloc.batch b WHERE b.batch_id = id)
-		   OR alloc._listed_qty(id, log.allocated) >= log.allocated THEN
-			RETURN;
-		END IF;
 	END IF;
 	SELECT h.newest, h.merged INTO heads
 	  FROM alloc._line_heads(of_sku) h WHERE h.batchref = of_ref;
 	IF NOT dry_run THEN
-		DELETE FROM alloc.slot s WHERE s.batch_id = id;
+		DELETE FROM alloc.slot s WHERE s.batch_id = id OR s.batch_id = ANY (orphans);
 		IF log.ref IS NOT NULL THEN
 			INSERT INTO alloc.slot (batch_id, available, shipped, newest, eta, ref, sku, merged)
 			VALUES (id, log.available, log.shipped, heads.newest, log.eta, of_ref,
@@ -397,5 +441,5 @@ BEGIN
 		     THEN format('%s units available, %s shipped', log.available, log.shipped) END;
 END
 $$;
-COMMENT ON FUNCTION alloc._mend_slots(text, text, boolean) IS
+COMMENT ON FUNCTION alloc._mend_slots(text, text, boolean, boolean) IS
 	'part of repair(): the slots of a batch';

@@ -10,7 +10,9 @@ DECLARE
 	upto bigint;
 BEGIN
 	PERFORM alloc._require_read_committed('snapshot_log()');
-	LOCK TABLE alloc.snapshot IN SHARE ROW EXCLUSIVE MODE;
+	-- One at a time.  Commands look for lines in snapshots: no lock of theirs
+	-- may wait for this one, which is about to wait for them.
+	LOCK TABLE alloc.snapshot IN SHARE UPDATE EXCLUSIVE MODE;
 	base := alloc._newest_snapshot();
 	upto := alloc._settle_log();
 	IF upto > base THEN
@@ -45,8 +47,9 @@ BEGIN
 			MESSAGE = 'before must not be null';
 	END IF;
 	PERFORM alloc._require_read_committed('archive_events()');
+	LOCK TABLE alloc.snapshot IN SHARE UPDATE EXCLUSIVE MODE;
 	-- No consumer may begin with what is about to go.
-	LOCK TABLE alloc.snapshot, alloc.consumer IN SHARE ROW EXCLUSIVE MODE;
+	LOCK TABLE alloc.consumer IN SHARE ROW EXCLUSIVE MODE;
 	upto := alloc._archivable_to(before);
 	IF alloc._newest_snapshot() = 0 THEN
 		RAISE EXCEPTION USING

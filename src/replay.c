@@ -7,7 +7,8 @@
  * they can come in any order: changes are added up, and the day of arrival is
  * that of the latest event that tells one.  So the log is read as it lies in
  * its table, which is fastest, and concurrent commands, or two events in one
- * microsecond, make no difference.
+ * microsecond, make no difference.  On the way a sum can pass 2^63-1 in a log
+ * that is sound: sums are modulo 2^64, so that they are right in the end.
  *
  * Memory: a fold's context, a child of the current one, has a struct and a
  * hash table's entry for each batch; nothing is kept of an event.
@@ -62,7 +63,7 @@ static AllocReplayBatch *batch_of(AllocReplay *replay, const text *ref,
 static text *copy_key(const AllocReplay *replay, const text *key);
 static bool is_type(const AllocFact *fact, const char *type, size_t length);
 static void set_eta(AllocReplayBatch *batch, const AllocFact *fact);
-static void add(int64 *sum, int64 qty, const AllocFact *fact);
+static int64 sum_of(int64 a, int64 b);
 static int64 qty_of(NullableDatum qty, const AllocFact *fact);
 static void return_batches(const AllocReplay *replay, ReturnSetInfo *result,
 						   bool with_created);
@@ -216,18 +217,20 @@ alloc_replay_take_fact(const AllocFact *fact, void *arg)
 		return;
 	batch = batch_of(replay, fact->batchref, fact->sku);
 	if (IS_TYPE(fact, "allocated"))
-		add(&batch->totals.allocated, qty_of(fact->qty, fact), fact);
+		batch->totals.allocated = sum_of(batch->totals.allocated,
+										 qty_of(fact->qty, fact));
 	else if (IS_TYPE(fact, "deallocated"))
-		add(&batch->totals.allocated, -qty_of(fact->qty, fact), fact);
+		batch->totals.allocated = sum_of(batch->totals.allocated,
+										 -qty_of(fact->qty, fact));
 	else if (IS_TYPE(fact, "batch_quantity_changed"))
-	{
-		add(&batch->totals.purchased, qty_of(fact->qty, fact), fact);
-		add(&batch->totals.purchased, -qty_of(fact->old_qty, fact), fact);
-	}
+		batch->totals.purchased = sum_of(batch->totals.purchased,
+										 qty_of(fact->qty, fact) -
+										 qty_of(fact->old_qty, fact));
 	else if (IS_TYPE(fact, "batch_created"))
 	{
 		batch->totals.created = fact->event_id;
-		add(&batch->totals.purchased, qty_of(fact->qty, fact), fact);
+		batch->totals.purchased = sum_of(batch->totals.purchased,
+										 qty_of(fact->qty, fact));
 		set_eta(batch, fact);
 	}
 	else
@@ -293,16 +296,10 @@ set_eta(AllocReplayBatch *batch, const AllocFact *fact)
 	batch->totals.eta = fact->eta;
 }
 
-static void
-add(int64 *sum, int64 qty, const AllocFact *fact)
+static int64
+sum_of(int64 a, int64 b)
 {
-	if (pg_add_s64_overflow(*sum, qty, sum))
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("the quantities of batch \"%s\" in the log pass 2^63-1",
-						alloc_show(fact->batchref)),
-				 errdetail("That is so at event " INT64_FORMAT ".",
-						   fact->event_id)));
+	return (int64) ((uint64) a + (uint64) b);
 }
 
 static int64
@@ -336,6 +333,9 @@ return_batch(const AllocBatchTotals *totals, ReturnSetInfo *result,
 	if (pg_sub_s64_overflow(totals->purchased, totals->shipped, &available) ||
 		pg_sub_s64_overflow(available, totals->allocated, &available))
 		available = PG_INT64_MIN;
+	else if (totals->purchased < 0 || totals->shipped < 0 ||
+			 totals->allocated < 0)
+		available = Min(available, -1);
 	values[0] = PointerGetDatum(totals->ref);
 	values[1] = PointerGetDatum(totals->sku);
 	values[2] = totals->eta.value;
