@@ -20,7 +20,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 BEGIN
-	PERFORM alloc.require_key(history.sku, 'sku');
+	PERFORM alloc._require_key(history.sku, 'sku');
 	RETURN QUERY
 		SELECT e.* FROM alloc.events e
 		 WHERE e.sku = history.sku
@@ -37,7 +37,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 BEGIN
-	PERFORM alloc.require_key(history_of_order.orderid, 'orderid');
+	PERFORM alloc._require_key(history_of_order.orderid, 'orderid');
 	RETURN QUERY
 		SELECT e.* FROM alloc.events e
 		 WHERE e.orderid = history_of_order.orderid
@@ -49,21 +49,21 @@ COMMENT ON FUNCTION alloc.history_of_order(text) IS
 
 -- What follows is for the functions of this and the next parts.
 
-CREATE FUNCTION alloc.require_key(key text, name text)
+CREATE FUNCTION alloc._require_key(key text, name text)
 RETURNS void
 AS 'MODULE_PATHNAME', 'alloc_require_key'
 LANGUAGE C IMMUTABLE PARALLEL SAFE;
-COMMENT ON FUNCTION alloc.require_key(text, text) IS
+COMMENT ON FUNCTION alloc._require_key(text, text) IS
 	'raises the error that a bad key is';
 
-CREATE FUNCTION alloc.progress(what text)
+CREATE FUNCTION alloc._progress(what text)
 RETURNS boolean
 AS 'MODULE_PATHNAME', 'alloc_progress'
 LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
-COMMENT ON FUNCTION alloc.progress(text) IS
+COMMENT ON FUNCTION alloc._progress(text) IS
 	'true, and in a long query a NOTICE from time to time';
 
-CREATE FUNCTION alloc.fold_log(
+CREATE FUNCTION alloc._fold_log(
 	base bigint, upto bigint, sku text,
 	OUT ref text, OUT sku text, OUT eta date, OUT purchased bigint,
 	OUT shipped bigint, OUT allocated bigint, OUT available bigint,
@@ -71,40 +71,40 @@ CREATE FUNCTION alloc.fold_log(
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'alloc_fold_log'
 LANGUAGE C STABLE PARALLEL RESTRICTED;
-COMMENT ON FUNCTION alloc.fold_log(bigint, bigint, text) IS
+COMMENT ON FUNCTION alloc._fold_log(bigint, bigint, text) IS
 	'replay() from a snapshot, or from 0, the beginning; with the event that created each batch';
 
-CREATE FUNCTION alloc.archived_to()
+CREATE FUNCTION alloc._archived_to()
 RETURNS bigint
 LANGUAGE sql STABLE PARALLEL SAFE
 BEGIN ATOMIC
 	SELECT coalesce(max(a.event_id), 0) FROM alloc.archive a;
 END;
-COMMENT ON FUNCTION alloc.archived_to() IS
+COMMENT ON FUNCTION alloc._archived_to() IS
 	'the last event that was moved out of the log; 0: none was';
 
 -- So that snapshots are not only believed but also seen to be right.
-CREATE FUNCTION alloc.first_base()
+CREATE FUNCTION alloc._first_base()
 RETURNS bigint
 LANGUAGE sql STABLE PARALLEL SAFE
 BEGIN ATOMIC
-	SELECT CASE WHEN alloc.archived_to() = 0 THEN 0
+	SELECT CASE WHEN alloc._archived_to() = 0 THEN 0
 	            ELSE (SELECT min(s.event_id) FROM alloc.snapshot s
-	                   WHERE s.event_id >= alloc.archived_to()) END;
+	                   WHERE s.event_id >= alloc._archived_to()) END;
 END;
-COMMENT ON FUNCTION alloc.first_base() IS
+COMMENT ON FUNCTION alloc._first_base() IS
 	'from where most of the log can be folded: 0, or the first snapshot that has what was archived';
 
-CREATE FUNCTION alloc.newest_snapshot()
+CREATE FUNCTION alloc._newest_snapshot()
 RETURNS bigint
 LANGUAGE sql STABLE PARALLEL SAFE
 BEGIN ATOMIC
 	SELECT coalesce(max(s.event_id), 0) FROM alloc.snapshot s;
 END;
-COMMENT ON FUNCTION alloc.newest_snapshot() IS
+COMMENT ON FUNCTION alloc._newest_snapshot() IS
 	'the event of the newest snapshot; 0: there is none';
 
-CREATE FUNCTION alloc.log_lines(base bigint, upto bigint, only_sku text)
+CREATE FUNCTION alloc._log_lines(base bigint, upto bigint, only_sku text)
 RETURNS TABLE (orderid text, sku text, event_id bigint, qty bigint, batchref text)
 LANGUAGE sql STABLE PARALLEL RESTRICTED
 BEGIN ATOMIC
@@ -124,17 +124,17 @@ BEGIN ATOMIC
 			   AND (upto IS NULL OR e.event_id <= upto)
 			   AND (only_sku IS NULL OR e.sku = only_sku)
 			   AND e.type IN ('allocated', 'deallocated')
-			   AND alloc.progress('events of order lines')) f
+			   AND alloc._progress('events of order lines')) f
 		 ORDER BY f.orderid COLLATE "C", f.sku COLLATE "C", f.event_id DESC) l
 	 WHERE l.type = 'allocated';
 END;
-COMMENT ON FUNCTION alloc.log_lines(bigint, bigint, text) IS
+COMMENT ON FUNCTION alloc._log_lines(bigint, bigint, text) IS
 	'the order lines that are served, by the log: of a sku or of all, from a snapshot or from 0, up to an event or to the end';
 
 -- Each event that allocated a line is in here, or another one of its batch
 -- leads to it.  For all that were archived the newest one will do: from there
 -- the list goes on in the snapshot.
-CREATE FUNCTION alloc.line_heads(only_sku text)
+CREATE FUNCTION alloc._line_heads(only_sku text)
 RETURNS TABLE (sku text, batchref text, newest bigint, merged bigint[])
 LANGUAGE sql STABLE PARALLEL RESTRICTED
 BEGIN ATOMIC
@@ -156,18 +156,18 @@ BEGIN ATOMIC
 		 UNION ALL
 		SELECT s.sku, s.batchref, max(s.event_id)
 		  FROM alloc.snapshot_line s
-		 WHERE s.snapshot = alloc.newest_snapshot()
-		   AND s.event_id <= alloc.archived_to()
+		 WHERE s.snapshot = alloc._newest_snapshot()
+		   AND s.event_id <= alloc._archived_to()
 		   AND (only_sku IS NULL OR s.sku = only_sku)
 		 GROUP BY s.sku, s.batchref) h
 	 GROUP BY h.sku, h.batchref;
 END;
-COMMENT ON FUNCTION alloc.line_heads(text) IS
+COMMENT ON FUNCTION alloc._line_heads(text) IS
 	'where the list of each batch''s lines can begin, by the log: columns newest and merged of table slot';
 
-CREATE FUNCTION alloc.listed_qty(batch_id bigint, enough bigint)
+CREATE FUNCTION alloc._listed_qty(batch_id bigint, enough bigint)
 RETURNS bigint
 AS 'MODULE_PATHNAME', 'alloc_listed_qty'
 LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
-COMMENT ON FUNCTION alloc.listed_qty(bigint, bigint) IS
+COMMENT ON FUNCTION alloc._listed_qty(bigint, bigint) IS
 	'units of the lines to which the list of a batch''s lines leads, as far as is enough';

@@ -7,19 +7,19 @@ RETURNS SETOF record
 LANGUAGE sql STABLE PARALLEL RESTRICTED SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT b.* FROM alloc.wrong_batches() b
-	 WHERE alloc.first_base() IS NOT NULL
+	SELECT b.* FROM alloc._wrong_batches() b
+	 WHERE alloc._first_base() IS NOT NULL
 	UNION ALL
-	SELECT l.* FROM alloc.wrong_lines() l
-	 WHERE alloc.first_base() IS NOT NULL
+	SELECT l.* FROM alloc._wrong_lines() l
+	 WHERE alloc._first_base() IS NOT NULL
 	UNION ALL
-	SELECT * FROM alloc.wrong_slots()
+	SELECT * FROM alloc._wrong_slots()
 	UNION ALL
-	SELECT * FROM alloc.wrong_snapshots()
+	SELECT * FROM alloc._wrong_snapshots()
 	UNION ALL
-	SELECT * FROM alloc.wrong_positions()
+	SELECT * FROM alloc._wrong_positions()
 	UNION ALL
-	SELECT * FROM alloc.wrong_sequences()
+	SELECT * FROM alloc._wrong_sequences()
 $$;
 COMMENT ON FUNCTION alloc.check() IS
 	'what is wrong with the state, or not as the event log tells; no row: it is sound';
@@ -27,7 +27,7 @@ COMMENT ON FUNCTION alloc.check() IS
 -- The parts of it.  Each is one query, so that all of them see one state of
 -- the database, whatever goes on; each tells its progress.
 
-CREATE FUNCTION alloc.wrong_batches(
+CREATE FUNCTION alloc._wrong_batches(
 	OUT problem text, OUT sku text, OUT batchref text, OUT orderid text,
 	OUT detail text)
 RETURNS SETOF record
@@ -35,7 +35,7 @@ LANGUAGE sql STABLE PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_temp
 AS $$
 	WITH log AS (
-		SELECT * FROM alloc.fold_log(alloc.first_base(), NULL, NULL)),
+		SELECT * FROM alloc._fold_log(alloc._first_base(), NULL, NULL)),
 	state AS (
 		SELECT b.batch_id, b.ref, b.sku, b.eta, b.purchased,
 		       s.available, s.shipped, coalesce(l.allocated, 0) AS allocated
@@ -43,12 +43,12 @@ AS $$
 		  LEFT JOIN (
 			SELECT batch_id, sum(available) AS available, sum(shipped) AS shipped
 			  FROM alloc.slot
-			 WHERE alloc.progress('slots')
+			 WHERE alloc._progress('slots')
 			 GROUP BY batch_id) s USING (batch_id)
 		  LEFT JOIN (
 			SELECT batch_id, sum(qty) AS allocated
 			  FROM alloc.allocation
-			 WHERE alloc.progress('order lines')
+			 WHERE alloc._progress('order lines')
 			 GROUP BY batch_id) l USING (batch_id)),
 	suspect AS MATERIALIZED (
 		SELECT log.ref AS log_ref, log.sku AS log_sku, log.eta AS log_eta,
@@ -57,7 +57,7 @@ AS $$
 		       state.*,
 		       p.sku IS NULL AS no_product,
 		       CASE WHEN state.allocated > 0 AND state.available IS NOT NULL
-		            THEN alloc.listed_qty(state.batch_id,
+		            THEN alloc._listed_qty(state.batch_id,
 				least(state.allocated, 9223372036854775807)::bigint)
 				< state.allocated
 		            ELSE false END AS unlisted
@@ -120,10 +120,10 @@ AS $$
 		SELECT FROM suspect
 		 WHERE suspect.log_sku COLLATE "C" = p.sku COLLATE "C")
 $$;
-COMMENT ON FUNCTION alloc.wrong_batches() IS
+COMMENT ON FUNCTION alloc._wrong_batches() IS
 	'part of check(): batches and products';
 
-CREATE FUNCTION alloc.wrong_lines(
+CREATE FUNCTION alloc._wrong_lines(
 	OUT problem text, OUT sku text, OUT batchref text, OUT orderid text,
 	OUT detail text)
 RETURNS SETOF record
@@ -137,14 +137,14 @@ AS $$
 				PARTITION BY a.orderid COLLATE "C", a.sku COLLATE "C") AS rows
 		  FROM alloc.allocation a
 		  LEFT JOIN alloc.batch b USING (batch_id)
-		 WHERE alloc.progress('order lines')),
+		 WHERE alloc._progress('order lines')),
 	wrong AS (
 		SELECT s.orderid, s.sku, s.qty, s.event_id, s.batch_id, s.ref,
 		       s.batch_sku, s.rows,
 		       l.orderid AS log_orderid, l.sku AS log_sku, l.qty AS log_qty,
 		       l.event_id AS log_event_id, l.batchref AS log_ref
 		  FROM state s
-		  FULL JOIN alloc.log_lines(alloc.first_base(), NULL, NULL) l
+		  FULL JOIN alloc._log_lines(alloc._first_base(), NULL, NULL) l
 		    ON l.orderid COLLATE "C" = s.orderid COLLATE "C"
 		   AND l.sku COLLATE "C" = s.sku COLLATE "C"
 		 WHERE (s.orderid, s.qty, s.event_id, s.ref, s.batch_sku, s.rows)
@@ -171,10 +171,10 @@ AS $$
 	  ) AS found (problem, is_so, detail)
 	 WHERE found.is_so
 $$;
-COMMENT ON FUNCTION alloc.wrong_lines() IS
+COMMENT ON FUNCTION alloc._wrong_lines() IS
 	'part of check(): order lines';
 
-CREATE FUNCTION alloc.wrong_slots(
+CREATE FUNCTION alloc._wrong_slots(
 	OUT problem text, OUT sku text, OUT batchref text, OUT orderid text,
 	OUT detail text)
 RETURNS SETOF record
@@ -188,7 +188,7 @@ AS $$
 				 WHERE t.batch_id = s.batch_id AND t.slot <> 0) AS has_others
 		  FROM alloc.slot s
 		  LEFT JOIN alloc.batch b USING (batch_id)
-		 WHERE alloc.progress('slots')
+		 WHERE alloc._progress('slots')
 		   AND ((s.ref, s.sku, s.eta) IS DISTINCT FROM (b.ref, b.sku, b.eta)
 		        OR s.available < 0 OR s.shipped < 0
 		        OR s.exhausted <> (s.available = 0)
@@ -218,10 +218,10 @@ AS $$
 	  ) AS found (problem, is_so, detail)
 	 WHERE found.is_so
 $$;
-COMMENT ON FUNCTION alloc.wrong_slots() IS
+COMMENT ON FUNCTION alloc._wrong_slots() IS
 	'part of check(): the rows of stock';
 
-CREATE FUNCTION alloc.wrong_snapshots(
+CREATE FUNCTION alloc._wrong_snapshots(
 	OUT problem text, OUT sku text, OUT batchref text, OUT orderid text,
 	OUT detail text)
 RETURNS SETOF record
@@ -230,17 +230,17 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 	WITH newest AS (
 		SELECT s.event_id FROM alloc.snapshot s
-		 WHERE s.event_id = alloc.newest_snapshot()
-		   AND s.event_id > alloc.first_base()),
+		 WHERE s.event_id = alloc._newest_snapshot()
+		   AND s.event_id > alloc._first_base()),
 	log AS (
 		SELECT f.* FROM newest,
-		       alloc.fold_log(alloc.first_base(), newest.event_id, NULL) f),
+		       alloc._fold_log(alloc._first_base(), newest.event_id, NULL) f),
 	state AS (
 		SELECT b.* FROM newest
 		  JOIN alloc.snapshot_batch b ON b.snapshot = newest.event_id),
 	lines AS (
 		SELECT l.* FROM newest,
-		       alloc.log_lines(alloc.first_base(), newest.event_id, NULL) l),
+		       alloc._log_lines(alloc._first_base(), newest.event_id, NULL) l),
 	kept AS (
 		SELECT l.* FROM newest
 		  JOIN alloc.snapshot_line l ON l.snapshot = newest.event_id)
@@ -269,14 +269,14 @@ AS $$
 	UNION ALL
 	SELECT 'snapshot_missing', NULL, NULL, NULL,
 	       format('events up to %s were archived, and no snapshot has them',
-	              alloc.archived_to())
-	 WHERE alloc.first_base() IS NULL
+	              alloc._archived_to())
+	 WHERE alloc._first_base() IS NULL
 $$;
-COMMENT ON FUNCTION alloc.wrong_snapshots() IS
+COMMENT ON FUNCTION alloc._wrong_snapshots() IS
 	'part of check(): the newest snapshot of the log, if the log still has what it is of';
 
 -- Transactions of an era before this one compare as older, whatever their ids.
-CREATE FUNCTION alloc.wrong_positions(
+CREATE FUNCTION alloc._wrong_positions(
 	OUT problem text, OUT sku text, OUT batchref text, OUT orderid text,
 	OUT detail text)
 RETURNS SETOF record
@@ -340,10 +340,10 @@ AS $$
 		SELECT FROM alloc.consumer c
 		 WHERE c.kind = 'handler' AND c.name = s.subscription_id::text)
 $$;
-COMMENT ON FUNCTION alloc.wrong_positions() IS
+COMMENT ON FUNCTION alloc._wrong_positions() IS
 	'part of check(): how far consumers, handlers and the relay have come';
 
-CREATE FUNCTION alloc.wrong_sequences(
+CREATE FUNCTION alloc._wrong_sequences(
 	OUT problem text, OUT sku text, OUT batchref text, OUT orderid text,
 	OUT detail text)
 RETURNS SETOF record
@@ -355,7 +355,7 @@ AS $$
 	  FROM (
 		SELECT 'event_id_seq',
 		       last_value - (NOT is_called)::integer,
-		       alloc.last_event_id()
+		       alloc._last_event_id()
 		  FROM alloc.event_id_seq
 		UNION ALL
 		SELECT 'batch_id_seq',
@@ -364,15 +364,15 @@ AS $$
 		  FROM alloc.batch_id_seq) AS s (name, given, used)
 	 WHERE s.used > s.given
 $$;
-COMMENT ON FUNCTION alloc.wrong_sequences() IS
+COMMENT ON FUNCTION alloc._wrong_sequences() IS
 	'part of check(): numbers that would be given twice';
 
-CREATE FUNCTION alloc.last_event_id()
+CREATE FUNCTION alloc._last_event_id()
 RETURNS bigint
 LANGUAGE sql STABLE PARALLEL SAFE
 BEGIN ATOMIC
 	SELECT greatest((SELECT max(e.event_id) FROM alloc.event e),
-	                alloc.archived_to(), alloc.newest_snapshot());
+	                alloc._archived_to(), alloc._newest_snapshot());
 END;
-COMMENT ON FUNCTION alloc.last_event_id() IS
+COMMENT ON FUNCTION alloc._last_event_id() IS
 	'the last event of the log, in it or moved out of it';

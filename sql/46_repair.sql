@@ -18,26 +18,26 @@ BEGIN
 			MESSAGE = 'dry_run must not be null';
 	END IF;
 	IF NOT repair.dry_run THEN
-		PERFORM alloc.stop_commands('repair()');
+		PERFORM alloc._stop_commands('repair()');
 	END IF;
 	-- What has been mended may have hidden something.
 	FOR pass IN 1 .. CASE WHEN repair.dry_run THEN 1 ELSE 2 END LOOP
 		FOR wrong IN
-			SELECT * FROM alloc.repairs_needed() r
+			SELECT * FROM alloc._repairs_needed() r
 			 WHERE pass = 1 OR r.step < 6
 			 ORDER BY r.step, r.problem, r.sku, r.batchref, r.orderid
 		LOOP
 			CASE wrong.step
 			WHEN 1 THEN
-				RETURN QUERY SELECT * FROM alloc.mend_sequences(repair.dry_run);
+				RETURN QUERY SELECT * FROM alloc._mend_sequences(repair.dry_run);
 			WHEN 2 THEN
-				RETURN QUERY SELECT * FROM alloc.mend_product(wrong.sku, repair.dry_run);
+				RETURN QUERY SELECT * FROM alloc._mend_product(wrong.sku, repair.dry_run);
 			WHEN 3 THEN
-				RETURN QUERY SELECT * FROM alloc.mend_batch(wrong.sku, wrong.batchref, repair.dry_run);
+				RETURN QUERY SELECT * FROM alloc._mend_batch(wrong.sku, wrong.batchref, repair.dry_run);
 			WHEN 4 THEN
-				RETURN QUERY SELECT * FROM alloc.mend_line(wrong.sku, wrong.orderid, repair.dry_run);
+				RETURN QUERY SELECT * FROM alloc._mend_line(wrong.sku, wrong.orderid, repair.dry_run);
 			WHEN 5 THEN
-				RETURN QUERY SELECT * FROM alloc.mend_slots(wrong.sku, wrong.batchref, wrong.unlisted, repair.dry_run);
+				RETURN QUERY SELECT * FROM alloc._mend_slots(wrong.sku, wrong.batchref, wrong.unlisted, repair.dry_run);
 			ELSE
 				RETURN QUERY SELECT 'not_mended', wrong.sku, wrong.batchref, NULL,
 					wrong.problem || ': the tables cannot be made right from the log';
@@ -55,10 +55,10 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	base CONSTANT bigint := alloc.first_base();
+	base CONSTANT bigint := alloc._first_base();
 	wrong record;
 BEGIN
-	PERFORM alloc.stop_commands('rebuild()');
+	PERFORM alloc._stop_commands('rebuild()');
 	IF EXISTS (SELECT FROM alloc.product) OR EXISTS (SELECT FROM alloc.batch)
 	   OR EXISTS (SELECT FROM alloc.slot) OR EXISTS (SELECT FROM alloc.allocation) THEN
 		RAISE EXCEPTION USING
@@ -67,7 +67,7 @@ BEGIN
 			DETAIL = 'There are products, batches or order lines.',
 			HINT = 'repair() makes them equal to the log.';
 	END IF;
-	SELECT * INTO wrong FROM alloc.fold_log(base, NULL, NULL)
+	SELECT * INTO wrong FROM alloc._fold_log(base, NULL, NULL)
 	 WHERE available < 0 OR created = 0 LIMIT 1;
 	IF FOUND OR base IS NULL THEN
 		RAISE EXCEPTION USING
@@ -79,23 +79,23 @@ BEGIN
 				            wrong.ref, wrong.available, wrong.created) END;
 	END IF;
 	-- The log may come from where transactions have other ids.
-	PERFORM alloc.begin_era((SELECT max(xact >> 48) FROM alloc.event));
-	PERFORM alloc.mend_sequences(false);
+	PERFORM alloc._begin_era((SELECT max(xact >> 48) FROM alloc.event));
+	PERFORM alloc._mend_sequences(false);
 	INSERT INTO alloc.batch (batch_id, purchased, eta, ref, sku)
 	SELECT nextval('alloc.batch_id_seq'), f.purchased, f.eta, f.ref, f.sku
-	  FROM (SELECT * FROM alloc.fold_log(base, NULL, NULL) ORDER BY created) f;
+	  FROM (SELECT * FROM alloc._fold_log(base, NULL, NULL) ORDER BY created) f;
 	GET DIAGNOSTICS batches = ROW_COUNT;
 	INSERT INTO alloc.product (sku) SELECT DISTINCT b.sku FROM alloc.batch b;
 	INSERT INTO alloc.allocation (batch_id, event_id, qty, orderid, sku)
 	SELECT b.batch_id, l.event_id, l.qty, l.orderid, l.sku
-	  FROM alloc.log_lines(base, NULL, NULL) l
+	  FROM alloc._log_lines(base, NULL, NULL) l
 	  JOIN alloc.batch b ON b.ref = l.batchref;
 	GET DIAGNOSTICS lines = ROW_COUNT;
 	INSERT INTO alloc.slot (batch_id, available, shipped, newest, eta, ref, sku, merged)
 	SELECT b.batch_id, f.available, f.shipped, h.newest, b.eta, b.ref, b.sku, h.merged
 	  FROM alloc.batch b
-	  JOIN alloc.fold_log(base, NULL, NULL) f ON f.ref = b.ref
-	  LEFT JOIN alloc.line_heads(NULL) h ON h.batchref = b.ref;
+	  JOIN alloc._fold_log(base, NULL, NULL) f ON f.ref = b.ref
+	  LEFT JOIN alloc._line_heads(NULL) h ON h.batchref = b.ref;
 END
 $$;
 COMMENT ON FUNCTION alloc.rebuild() IS
@@ -103,22 +103,22 @@ COMMENT ON FUNCTION alloc.rebuild() IS
 
 -- What follows is for these functions.
 
-CREATE FUNCTION alloc.stop_commands(command text)
+CREATE FUNCTION alloc._stop_commands(command text)
 RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-	PERFORM alloc.require_read_committed(command);
+	PERFORM alloc._require_read_committed(command);
 	-- Commands begin with slots, all but those that have no stock to look at.
 	LOCK TABLE alloc.slot, alloc.allocation, alloc.event, alloc.product, alloc.batch
 		IN SHARE ROW EXCLUSIVE MODE;
 END
 $$;
-COMMENT ON FUNCTION alloc.stop_commands(text) IS
+COMMENT ON FUNCTION alloc._stop_commands(text) IS
 	'waits for transactions with commands, and lets no others begin until the end of this one';
 
-CREATE FUNCTION alloc.require_read_committed(command text)
+CREATE FUNCTION alloc._require_read_committed(command text)
 RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -134,25 +134,25 @@ BEGIN
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION alloc.require_read_committed(text) IS
+COMMENT ON FUNCTION alloc._require_read_committed(text) IS
 	'raises 25000 in a transaction that cannot see what others commit';
 
-CREATE FUNCTION alloc.begin_era(above bigint)
+CREATE FUNCTION alloc._begin_era(above bigint)
 RETURNS void
 AS 'MODULE_PATHNAME', 'alloc_begin_era'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION alloc.begin_era(bigint) IS
+COMMENT ON FUNCTION alloc._begin_era(bigint) IS
 	'makes the era greater than that of events from elsewhere';
 
-CREATE FUNCTION alloc.record_repair(
+CREATE FUNCTION alloc._record_repair(
 	sku text, batchref text, orderid text, qty bigint, old_qty bigint)
 RETURNS void
 AS 'MODULE_PATHNAME', 'alloc_record_repair'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION alloc.record_repair(text, text, text, bigint, bigint) IS
+COMMENT ON FUNCTION alloc._record_repair(text, text, text, bigint, bigint) IS
 	'appends the event that a row of the state was made equal to the log';
 
-CREATE FUNCTION alloc.mended_by(problem text)
+CREATE FUNCTION alloc._mended_by(problem text)
 RETURNS integer
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 BEGIN ATOMIC
@@ -166,13 +166,13 @@ BEGIN ATOMIC
 		                 'slot_negative', 'stock_differs', 'lines_unlisted') THEN 5
 		ELSE 6 END;
 END;
-COMMENT ON FUNCTION alloc.mended_by(text) IS
+COMMENT ON FUNCTION alloc._mended_by(text) IS
 	'the step of repair() that mends a problem of check(); 6: none';
 
 -- Sequences first, because repairs are recorded; then what others name.  With a
 -- batch comes all that is its: what is wrong with that does not show as long as
 -- it is missing.  Nothing is right by a log of which a part is missing.
-CREATE FUNCTION alloc.repairs_needed(
+CREATE FUNCTION alloc._repairs_needed(
 	OUT step integer, OUT problem text, OUT sku text, OUT batchref text,
 	OUT orderid text, OUT unlisted boolean)
 RETURNS SETOF record
@@ -186,9 +186,9 @@ AS $$
 		       c.sku
 		  FROM alloc.check() c
 		 CROSS JOIN LATERAL (
-			SELECT CASE WHEN alloc.first_base() IS NULL
-			              AND alloc.mended_by(c.problem) > 1 THEN 6
-			            ELSE alloc.mended_by(c.problem) END AS step) m
+			SELECT CASE WHEN alloc._first_base() IS NULL
+			              AND alloc._mended_by(c.problem) > 1 THEN 6
+			            ELSE alloc._mended_by(c.problem) END AS step) m
 		 WHERE c.problem <> 'not_conserved')
 	SELECT s.step,
 	       CASE s.step WHEN 6 THEN w.problem END,
@@ -201,10 +201,10 @@ AS $$
 	                                       ELSE ARRAY[w.step] END) AS s (step)
 	 GROUP BY 1, 2, 3, 4, 5
 $$;
-COMMENT ON FUNCTION alloc.repairs_needed() IS
+COMMENT ON FUNCTION alloc._repairs_needed() IS
 	'part of repair(): what check() finds, as steps to mend it';
 
-CREATE FUNCTION alloc.mend_sequences(
+CREATE FUNCTION alloc._mend_sequences(
 	dry_run boolean,
 	OUT action text, OUT sku text, OUT batchref text, OUT orderid text,
 	OUT detail text)
@@ -217,15 +217,15 @@ DECLARE
 	behind record;
 BEGIN
 	FOR behind IN
-		SELECT 'event_id_seq' AS name, alloc.last_event_id() AS used
+		SELECT 'event_id_seq' AS name, alloc._last_event_id() AS used
 		  FROM alloc.event_id_seq s
-		 WHERE alloc.last_event_id() > s.last_value - (NOT s.is_called)::integer
+		 WHERE alloc._last_event_id() > s.last_value - (NOT s.is_called)::integer
 		UNION ALL
 		SELECT 'batch_id_seq', b.used
 		  FROM alloc.batch_id_seq s, (SELECT max(batch_id) AS used FROM alloc.batch) b
 		 WHERE b.used > s.last_value - (NOT s.is_called)::integer
 	LOOP
-		IF NOT mend_sequences.dry_run THEN
+		IF NOT _mend_sequences.dry_run THEN
 			PERFORM setval(('alloc.' || behind.name)::regclass, behind.used);
 		END IF;
 		RETURN QUERY SELECT 'sequence_advanced', NULL, NULL, NULL,
@@ -233,10 +233,10 @@ BEGIN
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION alloc.mend_sequences(boolean) IS
+COMMENT ON FUNCTION alloc._mend_sequences(boolean) IS
 	'part of repair(): sequences that would give numbers again';
 
-CREATE FUNCTION alloc.mend_product(
+CREATE FUNCTION alloc._mend_product(
 	of_sku text, dry_run boolean,
 	OUT action text, OUT sku text, OUT batchref text, OUT orderid text,
 	OUT detail text)
@@ -247,7 +247,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
 	known CONSTANT boolean := EXISTS (
-		SELECT FROM alloc.fold_log(alloc.first_base(), NULL, of_sku));
+		SELECT FROM alloc._fold_log(alloc._first_base(), NULL, of_sku));
 	present CONSTANT boolean := EXISTS (
 		SELECT FROM alloc.product p WHERE p.sku = of_sku);
 BEGIN
@@ -260,16 +260,16 @@ BEGIN
 		ELSE
 			DELETE FROM alloc.product p WHERE p.sku = of_sku;
 		END IF;
-		PERFORM alloc.record_repair(of_sku, NULL, NULL, NULL, NULL);
+		PERFORM alloc._record_repair(of_sku, NULL, NULL, NULL, NULL);
 	END IF;
 	RETURN QUERY SELECT CASE WHEN known THEN 'product_added' ELSE 'product_removed' END,
 		of_sku, NULL, NULL, NULL;
 END
 $$;
-COMMENT ON FUNCTION alloc.mend_product(text, boolean) IS
+COMMENT ON FUNCTION alloc._mend_product(text, boolean) IS
 	'part of repair(): a product';
 
-CREATE FUNCTION alloc.mend_batch(
+CREATE FUNCTION alloc._mend_batch(
 	of_sku text, of_ref text, dry_run boolean,
 	OUT action text, OUT sku text, OUT batchref text, OUT orderid text,
 	OUT detail text)
@@ -284,7 +284,7 @@ DECLARE
 	done text;
 BEGIN
 	SELECT f.ref, f.sku, f.eta, f.purchased, f.available, f.created INTO log
-	  FROM alloc.fold_log(alloc.first_base(), NULL, of_sku) f WHERE f.ref = of_ref;
+	  FROM alloc._fold_log(alloc._first_base(), NULL, of_sku) f WHERE f.ref = of_ref;
 	SELECT b.ref, b.sku, b.eta, b.purchased, b.batch_id INTO state
 	  FROM alloc.batch b WHERE b.ref = of_ref;
 	IF (log.ref, log.sku, log.eta, log.purchased)
@@ -302,24 +302,24 @@ BEGIN
 			DELETE FROM alloc.batch b WHERE b.batch_id = state.batch_id;
 		WHEN 'batch_added' THEN
 			INSERT INTO alloc.batch (batch_id, purchased, eta, ref, sku)
-			VALUES (coalesce(alloc.orphaned_batch_id(of_ref), nextval('alloc.batch_id_seq')),
+			VALUES (coalesce(alloc._orphaned_batch_id(of_ref), nextval('alloc.batch_id_seq')),
 			        log.purchased, log.eta, log.ref, log.sku);
 		ELSE
 			UPDATE alloc.batch b
 			   SET purchased = log.purchased, eta = log.eta, sku = log.sku
 			 WHERE b.batch_id = state.batch_id;
 		END CASE;
-		PERFORM alloc.record_repair(of_sku, of_ref, NULL, log.purchased, state.purchased);
+		PERFORM alloc._record_repair(of_sku, of_ref, NULL, log.purchased, state.purchased);
 	END IF;
 	RETURN QUERY SELECT done, of_sku, of_ref, NULL,
 		CASE WHEN log.ref IS NOT NULL
 		     THEN format('%s units, eta %s', log.purchased, coalesce(log.eta::text, 'none')) END;
 END
 $$;
-COMMENT ON FUNCTION alloc.mend_batch(text, text, boolean) IS
+COMMENT ON FUNCTION alloc._mend_batch(text, text, boolean) IS
 	'part of repair(): a batch';
 
-CREATE FUNCTION alloc.orphaned_batch_id(of_ref text)
+CREATE FUNCTION alloc._orphaned_batch_id(of_ref text)
 RETURNS bigint
 LANGUAGE sql STABLE
 BEGIN ATOMIC
@@ -327,10 +327,10 @@ BEGIN ATOMIC
 	 WHERE s.ref = of_ref
 	   AND NOT EXISTS (SELECT FROM alloc.batch b WHERE b.batch_id = s.batch_id);
 END;
-COMMENT ON FUNCTION alloc.orphaned_batch_id(text) IS
+COMMENT ON FUNCTION alloc._orphaned_batch_id(text) IS
 	'the id of a batch whose row is missing, by its slots';
 
-CREATE FUNCTION alloc.mend_line(
+CREATE FUNCTION alloc._mend_line(
 	of_sku text, of_orderid text, dry_run boolean,
 	OUT action text, OUT sku text, OUT batchref text, OUT orderid text,
 	OUT detail text)
@@ -347,7 +347,7 @@ BEGIN
 	SELECT l.orderid, l.qty, l.event_id, l.batchref,
 	       (SELECT b.batch_id FROM alloc.batch b WHERE b.ref = l.batchref) AS batch_id
 	  INTO log
-	  FROM alloc.log_lines(alloc.first_base(), NULL, of_sku) l
+	  FROM alloc._log_lines(alloc._first_base(), NULL, of_sku) l
 	 WHERE l.orderid = of_orderid;
 	SELECT count(*) AS rows, min(a.qty) AS qty, min(a.event_id) AS event_id,
 	       min(a.batch_id) AS batch_id
@@ -355,13 +355,13 @@ BEGIN
 	  FROM alloc.allocation a
 	 WHERE a.orderid = of_orderid AND a.sku = of_sku;
 	IF (log.orderid IS NOT NULL)::integer = state.rows
-	   AND (log.qty, log.event_id, coalesce(log.batch_id, alloc.orphaned_batch_id(log.batchref)))
+	   AND (log.qty, log.event_id, coalesce(log.batch_id, alloc._orphaned_batch_id(log.batchref)))
 	       IS NOT DISTINCT FROM (state.qty, state.event_id, state.batch_id) THEN
 		RETURN;
 	END IF;
 	-- A batch that is not to be mended
 	IF log.batch_id IS NULL AND EXISTS (
-		SELECT FROM alloc.fold_log(alloc.first_base(), NULL, of_sku) f
+		SELECT FROM alloc._fold_log(alloc._first_base(), NULL, of_sku) f
 		 WHERE f.ref = log.batchref AND (f.available < 0 OR f.created = 0)) THEN
 		RETURN;
 	END IF;
@@ -375,17 +375,17 @@ BEGIN
 			INSERT INTO alloc.allocation (batch_id, event_id, qty, orderid, sku)
 			VALUES (log.batch_id, log.event_id, log.qty, of_orderid, of_sku);
 		END IF;
-		PERFORM alloc.record_repair(of_sku, log.batchref, of_orderid, log.qty, state.qty);
+		PERFORM alloc._record_repair(of_sku, log.batchref, of_orderid, log.qty, state.qty);
 	END IF;
 	RETURN QUERY SELECT done, of_sku, log.batchref, of_orderid,
 		CASE WHEN log.orderid IS NOT NULL
 		     THEN format('%s units, allocated by event %s', log.qty, log.event_id) END;
 END
 $$;
-COMMENT ON FUNCTION alloc.mend_line(text, text, boolean) IS
+COMMENT ON FUNCTION alloc._mend_line(text, text, boolean) IS
 	'part of repair(): an order line';
 
-CREATE FUNCTION alloc.mend_slots(
+CREATE FUNCTION alloc._mend_slots(
 	of_sku text, of_ref text, unlisted boolean, dry_run boolean,
 	OUT action text, OUT sku text, OUT batchref text, OUT orderid text,
 	OUT detail text)
@@ -402,9 +402,9 @@ DECLARE
 	orphans bigint[];
 BEGIN
 	SELECT f.* INTO log
-	  FROM alloc.fold_log(alloc.first_base(), NULL, of_sku) f WHERE f.ref = of_ref;
+	  FROM alloc._fold_log(alloc._first_base(), NULL, of_sku) f WHERE f.ref = of_ref;
 	id := coalesce((SELECT b.batch_id FROM alloc.batch b WHERE b.ref = of_ref),
-	               alloc.orphaned_batch_id(of_ref));
+	               alloc._orphaned_batch_id(of_ref));
 	SELECT least(sum(s.available), 9223372036854775807)::bigint AS available,
 	       sum(s.shipped) AS shipped,
 	       bool_and((s.ref, s.sku, s.eta) IS NOT DISTINCT FROM (log.ref, log.sku, log.eta)
@@ -424,7 +424,7 @@ BEGIN
 		RETURN;
 	END IF;
 	SELECT h.newest, h.merged INTO heads
-	  FROM alloc.line_heads(of_sku) h WHERE h.batchref = of_ref;
+	  FROM alloc._line_heads(of_sku) h WHERE h.batchref = of_ref;
 	IF NOT dry_run THEN
 		DELETE FROM alloc.slot s WHERE s.batch_id = id OR s.batch_id = ANY (orphans);
 		IF log.ref IS NOT NULL THEN
@@ -432,7 +432,7 @@ BEGIN
 			VALUES (id, log.available, log.shipped, heads.newest, log.eta, of_ref,
 			        of_sku, heads.merged);
 		END IF;
-		PERFORM alloc.record_repair(of_sku, of_ref, NULL, log.available, state.available);
+		PERFORM alloc._record_repair(of_sku, of_ref, NULL, log.available, state.available);
 	END IF;
 	RETURN QUERY SELECT
 		CASE WHEN log.ref IS NULL THEN 'slots_removed' ELSE 'slots_rebuilt' END,
@@ -441,5 +441,5 @@ BEGIN
 		     THEN format('%s units available, %s shipped', log.available, log.shipped) END;
 END
 $$;
-COMMENT ON FUNCTION alloc.mend_slots(text, text, boolean, boolean) IS
+COMMENT ON FUNCTION alloc._mend_slots(text, text, boolean, boolean) IS
 	'part of repair(): the slots of a batch';

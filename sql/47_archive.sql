@@ -9,22 +9,22 @@ DECLARE
 	base bigint;
 	upto bigint;
 BEGIN
-	PERFORM alloc.require_read_committed('snapshot_log()');
+	PERFORM alloc._require_read_committed('snapshot_log()');
 	-- One at a time.  Commands look for lines in snapshots: no lock of theirs
 	-- may wait for this one, which is about to wait for them.
 	LOCK TABLE alloc.snapshot IN SHARE UPDATE EXCLUSIVE MODE;
-	base := alloc.newest_snapshot();
-	upto := alloc.settle_log();
+	base := alloc._newest_snapshot();
+	upto := alloc._settle_log();
 	IF upto > base THEN
 		INSERT INTO alloc.snapshot (event_id, taken_at) VALUES (upto, now());
 		INSERT INTO alloc.snapshot_batch
 			(snapshot, created, purchased, shipped, allocated, eta, ref, sku)
 		SELECT upto, f.created, f.purchased, f.shipped, f.allocated, f.eta, f.ref, f.sku
-		  FROM alloc.fold_log(base, upto, NULL) f;
+		  FROM alloc._fold_log(base, upto, NULL) f;
 		INSERT INTO alloc.snapshot_line
 			(snapshot, event_id, qty, sku, batchref, orderid)
 		SELECT upto, l.event_id, l.qty, l.sku, l.batchref, l.orderid
-		  FROM alloc.log_lines(base, upto, NULL) l;
+		  FROM alloc._log_lines(base, upto, NULL) l;
 	END IF;
 	RETURN greatest(base, upto);
 END
@@ -46,18 +46,18 @@ BEGIN
 			ERRCODE = 'null_value_not_allowed',
 			MESSAGE = 'before must not be null';
 	END IF;
-	PERFORM alloc.require_read_committed('archive_events()');
+	PERFORM alloc._require_read_committed('archive_events()');
 	LOCK TABLE alloc.snapshot IN SHARE UPDATE EXCLUSIVE MODE;
 	-- No consumer may begin with what is about to go.
 	LOCK TABLE alloc.consumer IN SHARE ROW EXCLUSIVE MODE;
-	upto := alloc.archivable_to(before);
-	IF alloc.newest_snapshot() = 0 THEN
+	upto := alloc._archivable_to(before);
+	IF alloc._newest_snapshot() = 0 THEN
 		RAISE EXCEPTION USING
 			ERRCODE = 'object_not_in_prerequisite_state',
 			MESSAGE = 'there is no snapshot of the log',
 			HINT = 'Take one with snapshot_log(): replay() will begin with it.';
 	END IF;
-	IF upto <= alloc.archived_to() THEN
+	IF upto <= alloc._archived_to() THEN
 		RETURN;
 	END IF;
 	INSERT INTO alloc.archive (event_id, moved_at) VALUES (upto, now());
@@ -77,23 +77,23 @@ COMMENT ON FUNCTION alloc.archive_events(timestamptz) IS
 
 -- What follows is for these functions.
 
-CREATE FUNCTION alloc.settle_log()
+CREATE FUNCTION alloc._settle_log()
 RETURNS bigint
 AS 'MODULE_PATHNAME', 'alloc_settle_log'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION alloc.settle_log() IS
+COMMENT ON FUNCTION alloc._settle_log() IS
 	'waits until no event up to the last one can come any more, and returns that one';
 
 -- The log is cut before the first event that has to stay.  A replay needs
 -- those after the snapshot; readers those they have not had; the relay those
 -- it was told to send, even if it never ran; handlers those they failed on.
-CREATE FUNCTION alloc.archivable_to(before timestamptz)
+CREATE FUNCTION alloc._archivable_to(before timestamptz)
 RETURNS bigint
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT least(
-		alloc.newest_snapshot(),
+		alloc._newest_snapshot(),
 		(SELECT e.event_id FROM alloc.event e
 		  WHERE e.at >= before ORDER BY e.event_id LIMIT 1) - 1,
 		(SELECT min(unread.event_id)
@@ -110,5 +110,5 @@ AS $$
 		  ORDER BY e.event_id LIMIT 1) - 1,
 		(SELECT min(d.event_id) FROM alloc.delivery d) - 1)
 $$;
-COMMENT ON FUNCTION alloc.archivable_to(timestamptz) IS
+COMMENT ON FUNCTION alloc._archivable_to(timestamptz) IS
 	'the last event that can be moved out of the log with all before it';

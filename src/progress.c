@@ -51,7 +51,7 @@ look_at_clock(AllocProgress *progress)
 }
 
 /*
- * alloc.progress(what text) returns boolean
+ * alloc._progress(what text) returns boolean
  *		For the WHERE clause of a long query: true, and counts what it is
  *		called for, for as long as the query runs.
  */

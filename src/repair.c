@@ -28,7 +28,7 @@ static const text *optional_key(FunctionCallInfo fcinfo, int n,
 static NullableDatum optional_qty(FunctionCallInfo fcinfo, int n);
 
 /*
- * alloc.require_key(key text, name text) returns void
+ * alloc._require_key(key text, name text) returns void
  *		Raises 22004, 22023 or 22001 unless key is 1 to 255 bytes.
  */
 Datum
@@ -39,7 +39,7 @@ alloc_require_key(PG_FUNCTION_ARGS)
 }
 
 /*
- * alloc.listed_qty(batch_id bigint, enough bigint) returns bigint
+ * alloc._listed_qty(batch_id bigint, enough bigint) returns bigint
  *		Units of the lines to which the list of a batch's lines leads; it ends
  *		when there are enough.
  */
@@ -58,7 +58,7 @@ alloc_listed_qty(PG_FUNCTION_ARGS)
 }
 
 /*
- * alloc.settle_log() returns bigint
+ * alloc._settle_log() returns bigint
  *		Waits until every event up to the last one is committed, rolled back or
  *		our own, and returns its id.
  */
@@ -74,7 +74,7 @@ alloc_settle_log(PG_FUNCTION_ARGS)
 }
 
 /*
- * alloc.begin_era(above bigint) returns void
+ * alloc._begin_era(above bigint) returns void
  *		Makes the era of the transactions to come greater than this one (NULL:
  *		any will do).
  */
@@ -89,7 +89,7 @@ alloc_begin_era(PG_FUNCTION_ARGS)
 }
 
 /*
- * alloc.record_repair(sku text, batchref text, orderid text, qty bigint,
+ * alloc._record_repair(sku text, batchref text, orderid text, qty bigint,
  * old_qty bigint) returns void
  *		Appends an event of type repaired: a product, or a batch or its slots
  *		with batchref, or an order line with orderid, was made equal to the

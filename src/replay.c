@@ -98,7 +98,7 @@ alloc_replay(PG_FUNCTION_ARGS)
 }
 
 /*
- * alloc.fold_log(base bigint, upto bigint, sku text)
+ * alloc._fold_log(base bigint, upto bigint, sku text)
  * returns setof (ref, sku, eta, purchased, shipped, allocated, available,
  * created)
  *		Likewise, from the snapshot of event base (0: from the beginning of the
