@@ -279,6 +279,20 @@ AS $$
 	 WHERE (lines.qty, lines.event_id, lines.batchref) IS DISTINCT FROM
 	       (kept.qty, kept.event_id, kept.batchref)
 	UNION ALL
+	-- Where the log is gone, the snapshot's parts can still be compared.
+	SELECT 'snapshot_differs', b.sku, b.ref, NULL,
+	       format('snapshot %s: its batch has %s units allocated, its order lines have %s',
+	              b.snapshot, b.allocated, coalesce(l.qty, 0))
+	  FROM alloc.snapshot_batch b
+	  LEFT JOIN (
+		SELECT snapshot, sku, batchref, sum(qty) AS qty
+		  FROM alloc.snapshot_line
+		 GROUP BY snapshot, sku, batchref) l
+	    ON (l.snapshot, l.sku, l.batchref) = (b.snapshot, b.sku, b.ref)
+	 WHERE b.snapshot = alloc._newest_snapshot()
+	   AND b.snapshot = alloc._first_base()
+	   AND coalesce(l.qty, 0) <> b.allocated
+	UNION ALL
 	SELECT 'snapshot_missing', NULL, NULL, NULL,
 	       format('events up to %s were archived, and no snapshot has them',
 	              alloc._archived_to())

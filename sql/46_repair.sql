@@ -110,7 +110,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
 	PERFORM alloc._require_read_committed(command);
-	-- Commands begin with slots, all but those that have no stock to look at.
+	-- All commands lock slots first.
 	LOCK TABLE alloc.slot, alloc.allocation, alloc.event, alloc.product, alloc.batch
 		IN SHARE ROW EXCLUSIVE MODE;
 END

@@ -47,9 +47,9 @@ BEGIN
 			MESSAGE = 'before must not be null';
 	END IF;
 	PERFORM alloc._require_read_committed('archive_events()');
+	-- create_consumer() takes this lock as well: nobody may begin with what is
+	-- about to go.
 	LOCK TABLE alloc.snapshot IN SHARE UPDATE EXCLUSIVE MODE;
-	-- No consumer may begin with what is about to go.
-	LOCK TABLE alloc.consumer IN SHARE ROW EXCLUSIVE MODE;
 	upto := alloc._archivable_to(before);
 	IF alloc._newest_snapshot() = 0 THEN
 		RAISE EXCEPTION USING

@@ -130,6 +130,7 @@ void
 alloc_command_begin(const char *command)
 {
 	alloc_store_begin(command);
+	alloc_store_open_stock();
 	alloc_handler_begin();
 }
 

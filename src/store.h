@@ -276,7 +276,9 @@ extern void alloc_store_read_snapshot(int64 snapshot, const text *sku,
 									  AllocTotalsTaker take, void *arg);
 extern int64 alloc_store_newest_snapshot(int64 upto);
 extern int64 alloc_store_archived_to(void);
+extern void alloc_store_keep_log(void);
 extern int64 alloc_store_settle_log(void);
+extern void alloc_store_open_stock(void);
 
 extern bool alloc_store_find_reader(AllocReaderKind kind, const text *name,
 									int64 *consumer_id);

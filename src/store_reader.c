@@ -81,6 +81,8 @@ alloc_store_create_reader(AllocReaderKind kind, const text *name,
 	ScanKeyData keys[2];
 	AllocReader reader = {0};
 
+	if (!from_now)
+		alloc_store_keep_log();
 	set_reader_keys(keys, kind, name);
 	if (alloc_store_settle_key(table, CONSUMER_NAME, keys, 2))
 		return false;

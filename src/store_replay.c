@@ -195,6 +195,21 @@ newest_id(int table, int index, int64 upto)
 }
 
 /*
+ * alloc_store_keep_log
+ *		Waits for one who moves events out of the log, and lets nobody begin
+ *		with that until the transaction has ended.
+ *
+ * The lock does not conflict with those of commands, which may read snapshots.
+ */
+void
+alloc_store_keep_log(void)
+{
+	(void) alloc_table_row(&alloc_tables[SNAPSHOT]);
+	LockRelationOid(alloc_tables[SNAPSHOT].relid, ShareUpdateExclusiveLock);
+	alloc_store_look();
+}
+
+/*
  * alloc_store_settle_log
  *		Waits until every event up to the last one that anybody has drawn is
  *		committed, rolled back, or our own; returns that one.

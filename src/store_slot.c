@@ -342,6 +342,18 @@ insert_slot(const AllocBatchRow *batch, const AllocSlotRow *slot)
 }
 
 /*
+ * alloc_store_open_stock
+ *		Locks the table of slots as all who write do.  Whoever wants no command
+ *		to be at work waits here for all of them, and has nothing yet that they
+ *		could wait for.
+ */
+void
+alloc_store_open_stock(void)
+{
+	(void) alloc_table_row(&alloc_tables[SLOT]);
+}
+
+/*
  * alloc_store_is_large
  *		Is a batch with so many units available worth two slots when it is
  *		quiet?

@@ -211,6 +211,13 @@ END
 \set qty random(0, 3000)
 SELECT * FROM alloc.change_batch_quantity('batch ' || :batch, :qty);
 END
+	add => [ 5, <<'END' ],
+\set batch random(1, 1000000000)
+SELECT alloc.add_batch('new ' || :batch, 'sku', 1);
+END
+	repair => [ 1, <<'END' ],
+SELECT 1 / (SELECT count(*) = 0 FROM alloc.repair(false))::int;
+END
 	snapshot => [ 1, <<'END' ],
 SELECT alloc.snapshot_log();
 END
