@@ -80,6 +80,7 @@ CREATE TABLE alloc.allocation (
 	qty        bigint NOT NULL
 		CONSTRAINT allocation_qty_positive CHECK (qty > 0),
 	expires_at timestamptz,
+	shipped_at timestamptz,
 	orderid    text NOT NULL,
 	sku        text NOT NULL
 ) USING heap;
@@ -87,7 +88,7 @@ CREATE UNIQUE INDEX allocation_line
 	ON alloc.allocation (orderid text_pattern_ops, sku text_pattern_ops);
 ALTER TABLE alloc.allocation REPLICA IDENTITY USING INDEX allocation_line;
 COMMENT ON TABLE alloc.allocation IS
-	'order lines that a batch serves; event_id is the event that allocated them, expires_at is NULL for all but holds';
+	'order lines that a batch serves, or that were shipped from it; event_id is the event that allocated or shipped them, expires_at is NULL for all but holds';
 
 -- The log.  It repeats keys and quantities as they were, so that it can be
 -- read without any other table.

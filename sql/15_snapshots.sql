@@ -30,6 +30,7 @@ CREATE TABLE alloc.snapshot_line (
 	event_id   bigint NOT NULL,
 	qty        bigint NOT NULL,
 	expires_at timestamptz,
+	shipped_at timestamptz,
 	sku        text NOT NULL,
 	batchref   text NOT NULL,
 	orderid    text NOT NULL

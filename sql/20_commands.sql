@@ -43,3 +43,27 @@ AS 'MODULE_PATHNAME', 'alloc_change_batch_quantity'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION alloc.change_batch_quantity(text, bigint) IS
 	'sets what was purchased of a batch; lines that no longer fit, newest first, are taken off and allocated again, oldest first; returns a row for each';
+
+CREATE FUNCTION alloc.change_batch_eta(
+	ref text, eta date,
+	OUT orderid text, OUT sku text, OUT qty bigint,
+	OUT old_eta date, OUT new_eta date)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'alloc_change_batch_eta'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION alloc.change_batch_eta(text, date) IS
+	'sets the day of arrival of a batch, NULL: it is in the warehouse; returns a row for each order line that it serves, oldest first';
+
+CREATE FUNCTION alloc.ship(orderid text, sku text DEFAULT NULL)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'alloc_ship'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION alloc.ship(text, text) IS
+	'the stock of an order''s line, or of all its lines, has left; returns how many lines';
+
+CREATE FUNCTION alloc.purge_shipped(before timestamptz)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'alloc_purge_shipped'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION alloc.purge_shipped(timestamptz) IS
+	'forgets order lines that were shipped before that moment; returns how many';

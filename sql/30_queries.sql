@@ -10,7 +10,8 @@ COMMENT ON FUNCTION alloc.event_payload(alloc.event) IS
 CREATE VIEW alloc.allocations AS
 SELECT a.orderid, a.sku, a.qty, b.ref AS batchref, b.eta, a.expires_at
   FROM alloc.allocation a
-  JOIN alloc.batch b USING (batch_id);
+  JOIN alloc.batch b USING (batch_id)
+ WHERE a.shipped_at IS NULL;
 COMMENT ON VIEW alloc.allocations IS
 	'order lines that are served: orderid, sku, qty, the batch and its day of arrival, and for a hold the moment at which it ends';
 
@@ -48,3 +49,17 @@ SELECT e.event_id, e.at, e.type, e.sku, e.orderid, e.batchref, e.qty,
   FROM alloc.event e;
 COMMENT ON VIEW alloc.events IS
 	'the event log, with each event as the JSON that NOTIFY sends';
+
+CREATE FUNCTION alloc.available_to_promise(sku text, by date DEFAULT NULL)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'alloc_available_to_promise'
+LANGUAGE C STABLE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION alloc.available_to_promise(text, date) IS
+	'units of a sku that are available by a day, in the warehouse or on ships that have come by then; without a day: at all';
+
+CREATE FUNCTION alloc.promise(sku text, qty bigint, OUT batchref text, OUT eta date)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'alloc_promise'
+LANGUAGE C STABLE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION alloc.promise(text, bigint) IS
+	'the batch that allocate() would choose now for so many units, and its day of arrival; no row: out of stock';

@@ -106,31 +106,34 @@ COMMENT ON FUNCTION alloc._newest_snapshot() IS
 	'the event of the newest snapshot; 0: there is none';
 
 CREATE FUNCTION alloc._log_lines(base bigint, upto bigint, only_sku text)
-RETURNS TABLE (orderid text, sku text, event_id bigint, qty bigint, batchref text)
+RETURNS TABLE (
+	orderid text, sku text, event_id bigint, qty bigint, batchref text,
+	shipped_at timestamptz)
 LANGUAGE sql STABLE PARALLEL RESTRICTED
 BEGIN ATOMIC
-	SELECT l.orderid, l.sku, l.event_id, l.qty, l.batchref
+	SELECT l.orderid, l.sku, l.event_id, l.qty, l.batchref, l.shipped_at
 	  FROM (
 		SELECT DISTINCT ON (f.orderid COLLATE "C", f.sku COLLATE "C") f.*
 		  FROM (
 			SELECT s.orderid, s.sku, s.event_id, s.qty, s.batchref,
-			       'allocated' AS type
+			       s.shipped_at, 'allocated' AS type
 			  FROM alloc.snapshot_line s
 			 WHERE s.snapshot = base
 			   AND (only_sku IS NULL OR s.sku = only_sku)
 			 UNION ALL
-			SELECT e.orderid, e.sku, e.event_id, e.qty, e.batchref, e.type
+			SELECT e.orderid, e.sku, e.event_id, e.qty, e.batchref,
+			       CASE WHEN e.type = 'shipped' THEN e.at END, e.type
 			  FROM alloc.event e
 			 WHERE e.event_id > base
 			   AND (upto IS NULL OR e.event_id <= upto)
 			   AND (only_sku IS NULL OR e.sku = only_sku)
-			   AND e.type IN ('allocated', 'deallocated')
+			   AND e.type IN ('allocated', 'deallocated', 'shipped')
 			   AND alloc._progress('events of order lines')) f
 		 ORDER BY f.orderid COLLATE "C", f.sku COLLATE "C", f.event_id DESC) l
-	 WHERE l.type = 'allocated';
+	 WHERE l.type <> 'deallocated';
 END;
 COMMENT ON FUNCTION alloc._log_lines(bigint, bigint, text) IS
-	'the order lines that are served, by the log: of a sku or of all, from a snapshot or from 0, up to an event or to the end';
+	'the order lines that are served or were shipped, by the log: of a sku or of all, from a snapshot or from 0, up to an event or to the end';
 
 -- Each event that allocated a line is in here, or another one of its batch
 -- leads to it.  For all that were archived the newest one will do: from there

@@ -53,7 +53,7 @@ AS $$
 		  LEFT JOIN (
 			SELECT batch_id, sum(qty) AS allocated
 			  FROM alloc.allocation
-			 WHERE alloc._progress('order lines')
+			 WHERE shipped_at IS NULL AND alloc._progress('order lines')
 			 GROUP BY batch_id) l USING (batch_id)),
 	suspect AS MATERIALIZED (
 		SELECT log.ref AS log_ref, log.sku AS log_sku, log.eta AS log_eta,
@@ -143,7 +143,7 @@ LANGUAGE sql STABLE PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_temp
 AS $$
 	WITH state AS (
-		SELECT a.orderid, a.sku, a.qty, a.event_id, a.batch_id,
+		SELECT a.orderid, a.sku, a.qty, a.event_id, a.batch_id, a.shipped_at,
 		       b.ref, b.sku AS batch_sku,
 		       count(*) OVER (
 				PARTITION BY a.orderid COLLATE "C", a.sku COLLATE "C") AS rows
@@ -151,17 +151,20 @@ AS $$
 		  LEFT JOIN alloc.batch b USING (batch_id)
 		 WHERE alloc._progress('order lines')),
 	wrong AS (
-		SELECT s.orderid, s.sku, s.qty, s.event_id, s.batch_id, s.ref,
+		SELECT s.orderid, s.sku, s.qty, s.event_id, s.batch_id, s.shipped_at, s.ref,
 		       s.batch_sku, s.rows,
 		       l.orderid AS log_orderid, l.sku AS log_sku, l.qty AS log_qty,
-		       l.event_id AS log_event_id, l.batchref AS log_ref
+		       l.event_id AS log_event_id, l.batchref AS log_ref,
+		       l.shipped_at AS log_shipped_at
 		  FROM state s
 		  FULL JOIN alloc._log_lines(alloc._first_base(), NULL, NULL) l
 		    ON l.orderid COLLATE "C" = s.orderid COLLATE "C"
 		   AND l.sku COLLATE "C" = s.sku COLLATE "C"
-		 WHERE (s.orderid, s.qty, s.event_id, s.ref, s.batch_sku, s.rows)
+		 WHERE (s.orderid, s.qty, s.event_id, s.ref, s.shipped_at, s.batch_sku, s.rows)
 		       IS DISTINCT FROM
-		       (l.orderid, l.qty, l.event_id, l.batchref, l.sku, 1))
+		       (l.orderid, l.qty, l.event_id, l.batchref, l.shipped_at, l.sku, 1)
+		   -- a line that was shipped may have been purged
+		   AND (s.orderid IS NOT NULL OR l.shipped_at IS NULL))
 	SELECT found.problem, coalesce(log_sku, w.sku), coalesce(log_ref, w.ref),
 	       coalesce(log_orderid, w.orderid), found.detail
 	  FROM wrong w
@@ -172,9 +175,13 @@ AS $$
 		 format('%s units, and the log does not tell that they are allocated', qty)),
 		('line_differs',
 		 w.orderid IS NOT NULL AND log_orderid IS NOT NULL AND
-		 (qty, event_id, ref) IS DISTINCT FROM (log_qty, log_event_id, log_ref),
-		 format('%s units of batch "%s" by event %s; by the log %s of "%s" by event %s',
-		        qty, ref, event_id, log_qty, log_ref, log_event_id)),
+		 (qty, event_id, ref, shipped_at)
+		 IS DISTINCT FROM (log_qty, log_event_id, log_ref, log_shipped_at),
+		 format('%s units of batch "%s" by event %s%s; by the log %s of "%s" by event %s%s',
+		        qty, ref, event_id,
+		        CASE WHEN shipped_at IS NOT NULL THEN ', shipped' END,
+		        log_qty, log_ref, log_event_id,
+		        CASE WHEN log_shipped_at IS NOT NULL THEN ', shipped' END)),
 		('line_twice', rows > 1, format('%s rows', rows)),
 		('line_of_no_batch', w.orderid IS NOT NULL AND w.ref IS NULL,
 		 format('there is no batch with batch_id %s', batch_id)),
@@ -276,8 +283,10 @@ AS $$
 	  FULL JOIN kept
 	    ON kept.orderid COLLATE "C" = lines.orderid COLLATE "C"
 	   AND kept.sku COLLATE "C" = lines.sku COLLATE "C"
-	 WHERE (lines.qty, lines.event_id, lines.batchref) IS DISTINCT FROM
-	       (kept.qty, kept.event_id, kept.batchref)
+	 WHERE (lines.qty, lines.event_id, lines.batchref, lines.shipped_at)
+	       IS DISTINCT FROM
+	       (kept.qty, kept.event_id, kept.batchref, kept.shipped_at)
+	   AND (kept.orderid IS NOT NULL OR lines.shipped_at IS NULL)
 	UNION ALL
 	-- Where the log is gone, the snapshot's parts can still be compared.
 	SELECT 'snapshot_differs', b.sku, b.ref, NULL,
@@ -287,6 +296,7 @@ AS $$
 	  LEFT JOIN (
 		SELECT snapshot, sku, batchref, sum(qty) AS qty
 		  FROM alloc.snapshot_line
+		 WHERE shipped_at IS NULL
 		 GROUP BY snapshot, sku, batchref) l
 	    ON (l.snapshot, l.sku, l.batchref) = (b.snapshot, b.sku, b.ref)
 	 WHERE b.snapshot = alloc._newest_snapshot()

@@ -86,8 +86,8 @@ BEGIN
 	  FROM (SELECT * FROM alloc._fold_log(base, NULL, NULL) ORDER BY created) f;
 	GET DIAGNOSTICS batches = ROW_COUNT;
 	INSERT INTO alloc.product (sku) SELECT DISTINCT b.sku FROM alloc.batch b;
-	INSERT INTO alloc.allocation (batch_id, event_id, qty, orderid, sku)
-	SELECT b.batch_id, l.event_id, l.qty, l.orderid, l.sku
+	INSERT INTO alloc.allocation (batch_id, event_id, qty, shipped_at, orderid, sku)
+	SELECT b.batch_id, l.event_id, l.qty, l.shipped_at, l.orderid, l.sku
 	  FROM alloc._log_lines(base, NULL, NULL) l
 	  JOIN alloc.batch b ON b.ref = l.batchref;
 	GET DIAGNOSTICS lines = ROW_COUNT;
@@ -344,19 +344,23 @@ DECLARE
 	state record;
 	done text;
 BEGIN
-	SELECT l.orderid, l.qty, l.event_id, l.batchref,
+	SELECT l.orderid, l.qty, l.event_id, l.batchref, l.shipped_at,
 	       (SELECT b.batch_id FROM alloc.batch b WHERE b.ref = l.batchref) AS batch_id
 	  INTO log
 	  FROM alloc._log_lines(alloc._first_base(), NULL, of_sku) l
 	 WHERE l.orderid = of_orderid;
 	SELECT count(*) AS rows, min(a.qty) AS qty, min(a.event_id) AS event_id,
-	       min(a.batch_id) AS batch_id
+	       min(a.batch_id) AS batch_id, min(a.shipped_at) AS shipped_at
 	  INTO state
 	  FROM alloc.allocation a
 	 WHERE a.orderid = of_orderid AND a.sku = of_sku;
 	IF (log.orderid IS NOT NULL)::integer = state.rows
-	   AND (log.qty, log.event_id, coalesce(log.batch_id, alloc._orphaned_batch_id(log.batchref)))
-	       IS NOT DISTINCT FROM (state.qty, state.event_id, state.batch_id) THEN
+	   AND (log.qty, log.event_id, log.shipped_at,
+	        coalesce(log.batch_id, alloc._orphaned_batch_id(log.batchref)))
+	       IS NOT DISTINCT FROM
+	       (state.qty, state.event_id, state.shipped_at, state.batch_id)
+	   -- It has been purged.
+	   OR log.shipped_at IS NOT NULL AND state.rows = 0 THEN
 		RETURN;
 	END IF;
 	-- A batch that is not to be mended
@@ -372,14 +376,18 @@ BEGIN
 		DELETE FROM alloc.allocation a
 		 WHERE a.orderid = of_orderid AND a.sku = of_sku;
 		IF log.orderid IS NOT NULL THEN
-			INSERT INTO alloc.allocation (batch_id, event_id, qty, orderid, sku)
-			VALUES (log.batch_id, log.event_id, log.qty, of_orderid, of_sku);
+			INSERT INTO alloc.allocation
+				(batch_id, event_id, qty, shipped_at, orderid, sku)
+			VALUES (log.batch_id, log.event_id, log.qty, log.shipped_at,
+			        of_orderid, of_sku);
 		END IF;
 		PERFORM alloc._record_repair(of_sku, log.batchref, of_orderid, log.qty, state.qty);
 	END IF;
 	RETURN QUERY SELECT done, of_sku, log.batchref, of_orderid,
 		CASE WHEN log.orderid IS NOT NULL
-		     THEN format('%s units, allocated by event %s', log.qty, log.event_id) END;
+		     THEN format('%s units, %s by event %s', log.qty,
+		                 CASE WHEN log.shipped_at IS NULL THEN 'allocated' ELSE 'shipped' END,
+		                 log.event_id) END;
 END
 $$;
 COMMENT ON FUNCTION alloc._mend_line(text, text, boolean) IS

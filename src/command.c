@@ -295,6 +295,20 @@ take(const AllocLine *line, const AllocOffer *offer, bool *look_for_line)
 }
 
 /*
+ * alloc_require_batch
+ *		The batch of a reference.  Raises SK002 when there is none.
+ */
+void
+alloc_require_batch(const text *ref, AllocBatchRow *batch)
+{
+	if (!alloc_store_find_batch(ref, batch))
+		ereport(ERROR,
+				(errcode(ERRCODE_ALLOC_UNKNOWN_BATCH),
+				 errmsg("unknown batch \"%s\"", alloc_show(ref)),
+				 errhint("A batch becomes known with add_batch().")));
+}
+
+/*
  * alloc_unknown_sku
  */
 void
@@ -340,7 +354,8 @@ deallocate(const text *orderid, const text *sku)
 {
 	AllocLineRow there;
 
-	while (alloc_store_find_line(orderid, sku, &there))
+	while (alloc_store_find_line(orderid, sku, &there) &&
+		   there.shipped_at == 0)
 	{
 		AllocBatchRow batch;
 		AllocSlotRow slot;

@@ -3,7 +3,7 @@
  * command.h
  *	  What the commands share: their errors.
  *
- * For command.c, command_quantity.c, bulk.c and message.c only.
+ * For command*.c, bulk.c, repair.c and message.c only.
  *
  *-------------------------------------------------------------------------
  */
@@ -23,6 +23,7 @@ extern void alloc_command_end(void);
 
 extern void alloc_require_sum_fits(const text *sku, const text *except,
 								   int64 qty);
+extern void alloc_require_batch(const text *ref, AllocBatchRow *batch);
 extern void alloc_unknown_sku(const text *sku);
 extern void alloc_require_same_qty(const AllocLine *line, int64 qty_there);
 

@@ -35,7 +35,6 @@ typedef struct Shrink
 } Shrink;
 
 static void change_quantity(const text *ref, int64 qty, ReturnSetInfo *result);
-static void find_batch(const text *ref, AllocBatchRow *batch);
 static void grow(const AllocBatchRow *batch, int64 qty);
 static void shrink(const AllocBatchRow *batch, int64 qty,
 				   ReturnSetInfo *result);
@@ -78,24 +77,14 @@ change_quantity(const text *ref, int64 qty, ReturnSetInfo *result)
 {
 	AllocBatchRow batch;
 
-	find_batch(ref, &batch);
+	alloc_require_batch(ref, &batch);
 	alloc_store_renew_product(batch.sku);
 	alloc_store_look();
-	find_batch(ref, &batch);
+	alloc_require_batch(ref, &batch);
 	if (qty > batch.purchased)
 		grow(&batch, qty);
 	else if (qty < batch.purchased)
 		shrink(&batch, qty, result);
-}
-
-static void
-find_batch(const text *ref, AllocBatchRow *batch)
-{
-	if (!alloc_store_find_batch(ref, batch))
-		ereport(ERROR,
-				(errcode(ERRCODE_ALLOC_UNKNOWN_BATCH),
-				 errmsg("unknown batch \"%s\"", alloc_show(ref)),
-				 errhint("A batch becomes known with add_batch().")));
 }
 
 /*

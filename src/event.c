@@ -54,6 +54,7 @@ static void merge_doorbell(SubXactEvent event, SubTransactionId my_subid,
 static AllocEventRow new_event(const char *type, const text *sku);
 static AllocEventRow new_line_event(const char *type, const AllocLine *line,
 									const text *batchref);
+static NullableDatum eta_of(const AllocPlanBatch *plan);
 static NullableDatum some_value(Datum value);
 
 /*
@@ -78,8 +79,7 @@ alloc_event_batch_created(const AllocBatchRow *batch)
 
 	event.batchref = batch->ref;
 	event.qty = some_value(Int64GetDatum(batch->purchased));
-	if (!batch->plan.in_stock)
-		event.eta = some_value(DateADTGetDatum(batch->plan.eta));
+	event.eta = eta_of(&batch->plan);
 	append_event(&event);
 }
 
@@ -123,6 +123,47 @@ alloc_event_out_of_stock(const AllocLine *line)
 {
 	AllocEventRow event = new_line_event("out_of_stock", line, NULL);
 
+	append_event(&event);
+}
+
+/*
+ * alloc_event_eta_changed, alloc_event_promise_changed
+ *		The day of arrival of a batch became that of now, and so did the day
+ *		promised to a line that it serves.
+ */
+void
+alloc_event_eta_changed(const AllocBatchRow *batch, const AllocPlanBatch *now)
+{
+	AllocEventRow event = new_event("batch_eta_changed", batch->sku);
+
+	event.batchref = batch->ref;
+	event.eta = eta_of(now);
+	event.old_eta = eta_of(&batch->plan);
+	append_event(&event);
+}
+
+void
+alloc_event_promise_changed(const AllocLine *line, const AllocBatchRow *batch,
+							const AllocPlanBatch *now)
+{
+	AllocEventRow event = new_line_event("promise_changed", line, batch->ref);
+
+	event.eta = eta_of(now);
+	event.old_eta = eta_of(&batch->plan);
+	append_event(&event);
+}
+
+/*
+ * alloc_event_shipped
+ *		A line has left; its row has the event's id already.
+ */
+void
+alloc_event_shipped(int64 event_id, const AllocLine *line,
+					const text *batchref)
+{
+	AllocEventRow event = new_line_event("shipped", line, batchref);
+
+	event.event_id = event_id;
 	append_event(&event);
 }
 
@@ -293,6 +334,12 @@ new_line_event(const char *type, const AllocLine *line, const text *batchref)
 	event.qty = some_value(Int64GetDatum(line->qty));
 	event.batchref = batchref;
 	return event;
+}
+
+static NullableDatum
+eta_of(const AllocPlanBatch *plan)
+{
+	return plan->in_stock ? no_value : some_value(DateADTGetDatum(plan->eta));
 }
 
 static NullableDatum

@@ -35,7 +35,13 @@ extern void alloc_event_allocated(int64 event_id, const AllocLine *line,
 extern void alloc_event_deallocated(const AllocLine *line,
 									const text *batchref);
 extern void alloc_event_out_of_stock(const AllocLine *line);
-
+extern void alloc_event_eta_changed(const AllocBatchRow *batch,
+									const AllocPlanBatch *now);
+extern void alloc_event_promise_changed(const AllocLine *line,
+										const AllocBatchRow *batch,
+										const AllocPlanBatch *now);
+extern void alloc_event_shipped(int64 event_id, const AllocLine *line,
+								const text *batchref);
 extern void alloc_event_repaired(const text *sku, const text *batchref,
 								 const text *orderid, NullableDatum qty,
 								 NullableDatum old_qty);

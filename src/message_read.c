@@ -47,7 +47,11 @@ const AllocMessageCommand alloc_message_commands[ALLOC_MESSAGE_NCOMMANDS] = {
 	{"deallocate", "SELECT alloc.deallocate($1, $2)", false, 2,
 	{{"orderid", TEXTOID}, {"sku", TEXTOID}}},
 	{"change_batch_quantity", "SELECT * FROM alloc.change_batch_quantity($1, $2)", true, 2,
-	{{"ref", TEXTOID}, {"qty", INT8OID}}}
+	{{"ref", TEXTOID}, {"qty", INT8OID}}},
+	{"change_batch_eta", "SELECT * FROM alloc.change_batch_eta($1, $2)", true, 2,
+	{{"ref", TEXTOID}, {"eta", DATEOID}}},
+	{"ship", "SELECT alloc.ship($1, $2)", false, 2,
+	{{"orderid", TEXTOID}, {"sku", TEXTOID}}}
 };
 
 static int	read_command(JsonbContainer *object);

@@ -7,14 +7,23 @@
  */
 #include "postgres.h"
 
+#include "argument.h"
+#include "command.h"
 #include "event.h"
 #include "executor/executor.h"
 #include "fmgr.h"
+#include "funcapi.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
+#include "utils/tuplestore.h"
 
 PG_FUNCTION_INFO_V1(alloc_event_payload);
+PG_FUNCTION_INFO_V1(alloc_available_to_promise);
+PG_FUNCTION_INFO_V1(alloc_promise);
+
+static size_t read_stock(const text *sku, AllocBatchRow **batches);
+static void return_promise(ReturnSetInfo *result, const AllocBatchRow *batch);
 
 static NullableDatum get_column(HeapTupleHeader row, const char *name);
 static Datum get_required(HeapTupleHeader row, const char *name);
@@ -45,6 +54,88 @@ alloc_event_payload(PG_FUNCTION_ARGS)
 	event.traceparent = get_text(row, "traceparent");
 
 	PG_RETURN_JSONB_P(alloc_event_jsonb(&event));
+}
+
+/*
+ * alloc.available_to_promise(sku text, by date DEFAULT NULL) returns bigint
+ *		Units that are available in batches that have arrived by a day, those
+ *		in the warehouse included; NULL: in all batches.
+ *
+ * Errors: 22004 (sku), 22023, 22001, SK001 (unknown sku).  Source: DESIGN
+ * section 2.
+ */
+Datum
+alloc_available_to_promise(PG_FUNCTION_ARGS)
+{
+	text	   *sku = alloc_arg_key(fcinfo, 0, "sku");
+	bool		any_day = PG_ARGISNULL(1);
+	DateADT		by = any_day ? 0 : PG_GETARG_DATEADT(1);
+	AllocBatchRow *batches;
+	int64		available = 0;
+	size_t		n;
+
+	alloc_store_begin_query("available_to_promise()");
+	n = read_stock(sku, &batches);
+	for (size_t i = 0; i < n; i++)
+		if (any_day || batches[i].plan.in_stock || batches[i].plan.eta <= by)
+			available += batches[i].plan.available;
+	alloc_store_end_query();
+	PG_RETURN_INT64(available);
+}
+
+/*
+ * alloc.promise(sku text, qty bigint) returns setof (batchref, eta)
+ *		The batch that allocate() would choose now for a line of qty units (1
+ *		or more); no row: it would be out of stock.
+ *
+ * Errors: 22004, 22023, 22001, SK001 (unknown sku).  Source: the book, chapter
+ * 1 (the allocation's preference).
+ */
+Datum
+alloc_promise(PG_FUNCTION_ARGS)
+{
+	text	   *sku = alloc_arg_key(fcinfo, 0, "sku");
+	AllocPlanLine line = {.qty = alloc_arg_qty(fcinfo, 1, 1)};
+	AllocPlanBatch *plan;
+	AllocBatchRow *batches;
+	size_t		n;
+
+	InitMaterializedSRF(fcinfo, 0);
+	alloc_store_begin_query("promise()");
+	n = read_stock(sku, &batches);
+	plan = palloc_array(AllocPlanBatch, n + 1);
+	for (size_t i = 0; i < n; i++)
+		plan[i] = batches[i].plan;
+	alloc_plan_lines(plan, n, &line, 1);
+	alloc_store_end_query();
+	if (line.batch != ALLOC_NO_BATCH)
+		return_promise((ReturnSetInfo *) fcinfo->resultinfo,
+					   &batches[line.batch]);
+	return (Datum) 0;
+}
+
+/*
+ * The batches of a sku in order of preference, with what they have.
+ */
+static size_t
+read_stock(const text *sku, AllocBatchRow **batches)
+{
+	size_t		n = alloc_store_batches(sku, batches);
+
+	if (n == 0 && !alloc_store_product_exists(sku))
+		alloc_unknown_sku(sku);
+	for (size_t i = 0; i < n; i++)
+		alloc_store_read_slots(&(*batches)[i]);
+	return n;
+}
+
+static void
+return_promise(ReturnSetInfo *result, const AllocBatchRow *batch)
+{
+	Datum		values[2] = {PointerGetDatum(batch->ref), DateADTGetDatum(batch->plan.eta)};
+	bool		nulls[2] = {false, batch->plan.in_stock};
+
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
 static NullableDatum

@@ -222,6 +222,13 @@ alloc_replay_take_fact(const AllocFact *fact, void *arg)
 	else if (IS_TYPE(fact, "deallocated"))
 		batch->totals.allocated = sum_of(batch->totals.allocated,
 										 -qty_of(fact->qty, fact));
+	else if (IS_TYPE(fact, "shipped"))
+	{
+		batch->totals.allocated = sum_of(batch->totals.allocated,
+										 -qty_of(fact->qty, fact));
+		batch->totals.shipped = sum_of(batch->totals.shipped,
+									   qty_of(fact->qty, fact));
+	}
 	else if (IS_TYPE(fact, "batch_quantity_changed"))
 		batch->totals.purchased = sum_of(batch->totals.purchased,
 										 qty_of(fact->qty, fact) -
@@ -233,7 +240,9 @@ alloc_replay_take_fact(const AllocFact *fact, void *arg)
 										 qty_of(fact->qty, fact));
 		set_eta(batch, fact);
 	}
-	else
+	else if (IS_TYPE(fact, "batch_eta_changed"))
+		set_eta(batch, fact);
+	else if (!IS_TYPE(fact, "promise_changed"))
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("event " INT64_FORMAT " has the unknown type \"%s\"",

@@ -31,7 +31,8 @@ typedef struct AllocLineRow
 {
 	AllocLine	line;
 	int64		batch_id;
-	int64		event_id;		/* that allocated it: its age */
+	int64		event_id;		/* that allocated it: its age; or shipped it */
+	TimestampTz shipped_at;		/* 0: it has not been */
 	ItemPointerData tid;
 } AllocLineRow;
 
@@ -214,6 +215,10 @@ extern bool alloc_store_add_line(const AllocLine *line, int64 batch_id,
 extern void alloc_store_move_line(const AllocLineRow *row, int64 batch_id,
 								  int64 event_id);
 extern bool alloc_store_delete_line(const AllocLineRow *row);
+extern bool alloc_store_mark_shipped(const AllocLineRow *row, int64 event_id);
+extern int64 alloc_store_purge_shipped(TimestampTz before);
+extern size_t alloc_store_skus_of_order(const text *orderid,
+										const text ***skus);
 extern size_t alloc_store_newest_lines(const AllocBatchRow *batch,
 									   int64 deficit, AllocLineRow **rows,
 									   AllocChain *rest);
@@ -227,12 +232,17 @@ extern bool alloc_store_insert_batch(const AllocBatchRow *batch);
 extern void alloc_store_set_purchased(const AllocBatchRow *batch,
 									  int64 purchased);
 
+extern void alloc_store_set_eta(const AllocBatchRow *batch,
+								const AllocPlanBatch *now);
+
 extern void alloc_store_best_offer(const text *sku, int64 least, int64 whole,
 								   AllocOffer *offer);
 extern void alloc_store_any_slot(const AllocBatchRow *batch,
 								 AllocSlotRow *slot);
 extern bool alloc_store_take(const AllocOffer *offer, int64 qty,
 							 int64 event_id);
+extern bool alloc_store_ship(const AllocBatchRow *batch,
+							 const AllocSlotRow *slot, int64 qty);
 extern bool alloc_store_give(const AllocBatchRow *batch,
 							 const AllocSlotRow *slot, int64 qty);
 extern void alloc_store_undo(const AllocBatchRow *batch,

@@ -131,6 +131,26 @@ alloc_store_set_purchased(const AllocBatchRow *batch, int64 purchased)
 	alloc_store_require_unchanged(alloc_table_update(table, &tid), table);
 }
 
+/*
+ * alloc_store_set_eta
+ *		Changes the day of arrival of a batch whose product is locked, as are
+ *		its slots.
+ */
+void
+alloc_store_set_eta(const AllocBatchRow *batch, const AllocPlanBatch *now)
+{
+	AllocTable *table = &alloc_tables[BATCH];
+	ItemPointerData tid = batch->tid;
+	AllocBatchRow changed = *batch;
+
+	changed.plan.in_stock = now->in_stock;
+	changed.plan.eta = now->eta;
+	set_batch(&changed, batch->purchased);
+	alloc_store_require_unchanged(alloc_table_update(table, &tid), table);
+	for (size_t i = 0; i < batch->nslots; i++)
+		alloc_slot_must_write(&changed, &batch->slots[i]);
+}
+
 static void
 set_batch(const AllocBatchRow *batch, int64 purchased)
 {

@@ -60,8 +60,8 @@ enum
 };
 enum
 {
-	LINE_C_BATCH, LINE_C_EVENT, LINE_C_QTY, LINE_C_EXPIRES, LINE_C_ORDERID,
-	LINE_C_SKU, LINE_NCOLUMNS
+	LINE_C_BATCH, LINE_C_EVENT, LINE_C_QTY, LINE_C_EXPIRES, LINE_C_SHIPPED,
+	LINE_C_ORDERID, LINE_C_SKU, LINE_NCOLUMNS
 };
 enum
 {
@@ -84,7 +84,7 @@ enum
 enum
 {
 	SNAPSHOT_LINE_C_SNAPSHOT, SNAPSHOT_LINE_C_EVENT, SNAPSHOT_LINE_C_QTY,
-	SNAPSHOT_LINE_C_EXPIRES, SNAPSHOT_LINE_C_SKU, SNAPSHOT_LINE_C_BATCHREF,
+	SNAPSHOT_LINE_C_EXPIRES, SNAPSHOT_LINE_C_SHIPPED, SNAPSHOT_LINE_C_SKU, SNAPSHOT_LINE_C_BATCHREF,
 	SNAPSHOT_LINE_C_ORDERID, SNAPSHOT_LINE_NCOLUMNS
 };
 enum
@@ -129,6 +129,8 @@ extern void alloc_store_require_unchanged(TM_Result result,
 extern bool alloc_store_settle_key(AllocTable *table, int index,
 								   ScanKey keys, int nkeys);
 extern bool alloc_store_is_unchanged(TM_Result result);
+
+extern void alloc_line_read(AllocLineRow *row);
 
 extern int16 alloc_slot_random_number(void);
 extern bool alloc_slot_find(int64 batch_id, int16 number, AllocSlotRow *slot);

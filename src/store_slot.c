@@ -271,6 +271,21 @@ alloc_store_give(const AllocBatchRow *batch, const AllocSlotRow *slot,
 }
 
 /*
+ * alloc_store_ship
+ *		Notes in a slot that qty units of a batch, which were allocated, have
+ *		left.  False: it has changed; look again.
+ */
+bool
+alloc_store_ship(const AllocBatchRow *batch, const AllocSlotRow *slot,
+				 int64 qty)
+{
+	AllocSlotRow more = *slot;
+
+	more.shipped += qty;
+	return write_slot(batch, &more);
+}
+
+/*
  * alloc_store_undo
  *		Makes a slot what it was before this command wrote it, and looks
  *		again.

@@ -258,7 +258,7 @@ $$;
 SELECT throws_ok('SELECT * FROM alloc.rebuild()', '55000', NULL, 'rebuild() is not for a database with state');
 TRUNCATE alloc.product, alloc.batch, alloc.slot, alloc.allocation;
 SELECT throws_ok(format('INSERT INTO alloc.%s; SELECT * FROM alloc.rebuild()', what), '55000', NULL, 'not even with one row: ' || what)
-  FROM unnest(ARRAY['product VALUES (''x'')', 'batch VALUES (1, 1, NULL, ''x'', ''x'')', 'slot (batch_id, available, ref, sku) VALUES (1, 1, ''x'', ''x'')', 'allocation VALUES (1, 1, 1, NULL, ''x'', ''x'')']) AS what;
+  FROM unnest(ARRAY['product VALUES (''x'')', 'batch VALUES (1, 1, NULL, ''x'', ''x'')', 'slot (batch_id, available, ref, sku) VALUES (1, 1, ''x'', ''x'')', 'allocation VALUES (1, 1, 1, NULL, NULL, ''x'', ''x'')']) AS what;
 BEGIN;
 DELETE FROM alloc.snapshot;
 SELECT throws_ok('SELECT * FROM alloc.rebuild()', 'XX001', NULL, 'nor for a log whose snapshot is gone');

@@ -230,7 +230,7 @@ SELECT results_eq($$SELECT trial('UPDATE alloc.allocation SET orderid = ''x'' WH
 SELECT results_eq($$SELECT trial('SELECT not_unique(); INSERT INTO alloc.allocation SELECT * FROM alloc.allocation WHERE orderid = ''o1'' AND sku = ''LAMP''')$$,
 	ARRAY['line_twice LAMP lamp o1', 'line_twice LAMP lamp o1', 'lines_unlisted LAMP lamp', 'not_conserved LAMP lamp',
 	'mended: line_changed LAMP lamp o1', 'mended: slots_rebuilt LAMP lamp'], 'line: twice');
-SELECT results_eq($$SELECT trial('SELECT not_unique(); INSERT INTO alloc.allocation SELECT batch_id, event_id, 50, expires_at, orderid, sku FROM alloc.allocation WHERE orderid = ''o1'' AND sku = ''LAMP''')$$,
+SELECT results_eq($$SELECT trial('SELECT not_unique(); INSERT INTO alloc.allocation SELECT batch_id, event_id, 50, expires_at, shipped_at, orderid, sku FROM alloc.allocation WHERE orderid = ''o1'' AND sku = ''LAMP''')$$,
 	ARRAY['line_differs LAMP lamp o1', 'line_twice LAMP lamp o1', 'line_twice LAMP lamp o1', 'lines_unlisted LAMP lamp',
 	'not_conserved LAMP lamp', 'mended: line_changed LAMP lamp o1', 'mended: slots_rebuilt LAMP lamp'], 'line: twice, with other units');
 SELECT results_eq($$SELECT trial('UPDATE alloc.batch SET purchased = 50 WHERE ref = ''lamp''')$$,
@@ -279,7 +279,7 @@ SELECT results_eq($$SELECT trials('TRUNCATE alloc.batch, alloc.slot')$$,
 SELECT results_eq($$SELECT trial('INSERT INTO alloc.batch VALUES (1000, 5, NULL, ''ghost'', ''LAMP'')')$$,
 	ARRAY['batch_unknown LAMP ghost', 'not_conserved LAMP ghost', 'mended: batch_removed LAMP ghost',
 	'mended: slots_removed LAMP ghost'], 'batch: unknown, without slot');
-SELECT results_eq($$SELECT trial('INSERT INTO alloc.batch VALUES (1000, 5, NULL, ''ghost'', ''GHOST''); INSERT INTO alloc.slot (batch_id, available, newest, ref, sku) VALUES (1000, 3, 2, ''ghost'', ''GHOST''); INSERT INTO alloc.allocation VALUES (1000, 2, 2, NULL, ''ghost'', ''GHOST'')')$$,
+SELECT results_eq($$SELECT trial('INSERT INTO alloc.batch VALUES (1000, 5, NULL, ''ghost'', ''GHOST''); INSERT INTO alloc.slot (batch_id, available, newest, ref, sku) VALUES (1000, 3, 2, ''ghost'', ''GHOST''); INSERT INTO alloc.allocation VALUES (1000, 2, 2, NULL, NULL, ''ghost'', ''GHOST'')')$$,
 	ARRAY['batch_unknown GHOST ghost', 'line_unknown GHOST ghost ghost', 'mended: batch_removed GHOST ghost',
 	'mended: line_removed GHOST ghost', 'mended: slots_removed GHOST ghost'], 'batch: unknown, with a slot and a line');
 SELECT results_eq($$SELECT trial('DELETE FROM alloc.product WHERE sku = ''LAMP''')$$,
