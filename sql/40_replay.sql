@@ -132,25 +132,35 @@ COMMENT ON FUNCTION alloc.log_lines(bigint, bigint, text) IS
 	'the order lines that are served, by the log: of a sku or of all, from a snapshot or from 0, up to an event or to the end';
 
 -- Each event that allocated a line is in here, or another one of its batch
--- leads to it.
+-- leads to it.  Of those that were moved out of the log the newest leads to
+-- the rest, in the snapshot.
 CREATE FUNCTION alloc.line_heads(only_sku text)
 RETURNS TABLE (sku text, batchref text, newest bigint, merged bigint[])
 LANGUAGE sql STABLE PARALLEL RESTRICTED
 BEGIN ATOMIC
-	SELECT e.sku, e.batchref, max(e.event_id),
-	       (array_agg(e.event_id ORDER BY e.event_id DESC))[2:]
-	  FROM alloc.event e
-	 WHERE e.type = 'allocated'
-	   AND (only_sku IS NULL OR e.sku = only_sku)
-	   AND NOT EXISTS (
-		SELECT FROM alloc.event f
-		 WHERE f.previous = e.event_id
-		   AND (only_sku IS NULL OR f.sku = only_sku))
-	   AND NOT EXISTS (
-		SELECT FROM alloc.event f, unnest(f.merged) AS m
-		 WHERE m = e.event_id
-		   AND (only_sku IS NULL OR f.sku = only_sku))
-	 GROUP BY e.sku, e.batchref;
+	SELECT h.sku, h.batchref, max(h.event_id),
+	       (array_agg(h.event_id ORDER BY h.event_id DESC))[2:]
+	  FROM (
+		SELECT e.sku, e.batchref, e.event_id
+		  FROM alloc.event e
+		 WHERE e.type = 'allocated'
+		   AND (only_sku IS NULL OR e.sku = only_sku)
+		   AND NOT EXISTS (
+			SELECT FROM alloc.event f
+			 WHERE f.previous = e.event_id
+			   AND (only_sku IS NULL OR f.sku = only_sku))
+		   AND NOT EXISTS (
+			SELECT FROM alloc.event f, unnest(f.merged) AS m
+			 WHERE m = e.event_id
+			   AND (only_sku IS NULL OR f.sku = only_sku))
+		 UNION ALL
+		SELECT s.sku, s.batchref, max(s.event_id)
+		  FROM alloc.snapshot_line s
+		 WHERE s.snapshot = alloc.newest_snapshot()
+		   AND s.event_id <= alloc.archived_to()
+		   AND (only_sku IS NULL OR s.sku = only_sku)
+		 GROUP BY s.sku, s.batchref) h
+	 GROUP BY h.sku, h.batchref;
 END;
 COMMENT ON FUNCTION alloc.line_heads(text) IS
 	'where the list of each batch''s lines can begin, by the log: columns newest and merged of table slot';

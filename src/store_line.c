@@ -31,6 +31,7 @@ typedef struct LineWalk
 	const AllocBatchRow *batch;
 	pairingheap *heap;			/* of LineLink, newest first */
 	bool		reached_archive;
+	int64		archived;		/* from where to go on in the snapshot */
 	IndexScanDesc snapshot;
 } LineWalk;
 
@@ -47,7 +48,7 @@ static LineWalk begin_walk(const AllocBatchRow *batch);
 static bool next_of_walk(LineWalk *walk, AllocLineRow *row);
 static bool visit_newest(LineWalk *walk, AllocLineRow *row);
 static bool visit_snapshot(LineWalk *walk, AllocLineRow *row);
-static void begin_snapshot_lines(LineWalk *walk);
+static void begin_snapshot_lines(LineWalk *walk, int64 event_id);
 static bool is_listed_line(const LineWalk *walk, const text *orderid,
 						   int64 event_id, AllocLineRow *row);
 static AllocChain end_walk(LineWalk *walk);
@@ -287,7 +288,7 @@ visit_newest(LineWalk *walk, AllocLineRow *row)
 	if (!alloc_table_find(table, EVENT_PKEY, &key, 1))
 	{
 		if (!walk->reached_archive)
-			begin_snapshot_lines(walk);
+			begin_snapshot_lines(walk, event_id);
 		return false;
 	}
 	if (table->found->tts_isnull[EVENT_C_ORDERID])
@@ -302,10 +303,11 @@ visit_newest(LineWalk *walk, AllocLineRow *row)
 
 /*
  * An event of the list is not in the log: it goes on in the newest snapshot,
- * which has all lines that are older than what is left of the log.
+ * which has all lines that are older than what is left of the log.  It is the
+ * newest one that is not there, because newer ones are visited first.
  */
 static void
-begin_snapshot_lines(LineWalk *walk)
+begin_snapshot_lines(LineWalk *walk, int64 event_id)
 {
 	AllocTable *table = &alloc_tables[SNAPSHOT_LINE];
 	int64		archived_to = alloc_store_archived_to();
@@ -318,7 +320,8 @@ begin_snapshot_lines(LineWalk *walk)
 	alloc_key_int8(&keys[0], 1, alloc_store_newest_snapshot(PG_INT64_MAX));
 	alloc_key_text(&keys[1], 2, walk->batch->sku);
 	alloc_key_text(&keys[2], 3, walk->batch->ref);
-	alloc_key_int8_up_to(&keys[3], 4, archived_to);
+	walk->archived = Min(event_id, archived_to);
+	alloc_key_int8_up_to(&keys[3], 4, walk->archived);
 	walk->snapshot = alloc_table_scan(table, SNAPSHOT_LINE_BATCH,
 									  GetActiveSnapshot(), keys, 4);
 	walk->reached_archive = true;
@@ -341,9 +344,8 @@ visit_snapshot(LineWalk *walk, AllocLineRow *row)
 		return false;
 	}
 	orderid = DatumGetTextPCopy(alloc_row_get(table, SNAPSHOT_LINE_C_ORDERID));
-	found = is_listed_line(walk, orderid,
-						   DatumGetInt64(alloc_row_get(table, SNAPSHOT_LINE_C_EVENT)),
-						   row);
+	walk->archived = DatumGetInt64(alloc_row_get(table, SNAPSHOT_LINE_C_EVENT));
+	found = is_listed_line(walk, orderid, walk->archived, row);
 	pfree(orderid);
 	return found;
 }
@@ -361,7 +363,7 @@ is_listed_line(const LineWalk *walk, const text *orderid, int64 event_id,
 }
 
 /*
- * What is left of the list in the log.
+ * What is left of the list.
  */
 static AllocChain
 end_walk(LineWalk *walk)
@@ -371,6 +373,8 @@ end_walk(LineWalk *walk)
 	int			n = 0;
 	int64	   *ids = palloc_array(int64, room);
 
+	if (walk->reached_archive)
+		add_link(walk, walk->archived);
 	while (!pairingheap_is_empty(walk->heap))
 	{
 		LineLink   *link = pairingheap_container(LineLink, node,
