@@ -110,6 +110,7 @@ LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+	PERFORM alloc.require_writable(command);
 	PERFORM alloc.require_read_committed(command);
 	-- Commands begin with slots, all but those that have no stock to look at.
 	LOCK TABLE alloc.slot, alloc.allocation, alloc.event, alloc.product, alloc.batch
@@ -118,6 +119,13 @@ END
 $$;
 COMMENT ON FUNCTION alloc.stop_commands(text) IS
 	'waits for transactions with commands, and lets no others begin until the end of this one';
+
+CREATE FUNCTION alloc.require_writable(command text)
+RETURNS void
+AS 'MODULE_PATHNAME', 'alloc_require_writable'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION alloc.require_writable(text) IS
+	'raises 25006 in a read-only transaction and on a standby';
 
 CREATE FUNCTION alloc.require_read_committed(command text)
 RETURNS void

@@ -9,6 +9,7 @@ DECLARE
 	base bigint;
 	upto bigint;
 BEGIN
+	PERFORM alloc.require_writable('snapshot_log()');
 	PERFORM alloc.require_read_committed('snapshot_log()');
 	LOCK TABLE alloc.snapshot IN SHARE ROW EXCLUSIVE MODE;
 	base := alloc.newest_snapshot();
@@ -44,6 +45,7 @@ BEGIN
 			ERRCODE = 'null_value_not_allowed',
 			MESSAGE = 'before must not be null';
 	END IF;
+	PERFORM alloc.require_writable('archive_events()');
 	PERFORM alloc.require_read_committed('archive_events()');
 	-- No consumer may begin with what is about to go.
 	LOCK TABLE alloc.snapshot, alloc.consumer IN SHARE ROW EXCLUSIVE MODE;

@@ -15,9 +15,11 @@
 #include "command.h"
 #include "event.h"
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 
 PG_FUNCTION_INFO_V1(alloc_require_key);
+PG_FUNCTION_INFO_V1(alloc_require_writable);
 PG_FUNCTION_INFO_V1(alloc_listed_qty);
 PG_FUNCTION_INFO_V1(alloc_settle_log);
 PG_FUNCTION_INFO_V1(alloc_begin_era);
@@ -35,6 +37,18 @@ Datum
 alloc_require_key(PG_FUNCTION_ARGS)
 {
 	(void) alloc_arg_key(fcinfo, 0, text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	PG_RETURN_VOID();
+}
+
+/*
+ * alloc.require_writable(command text) returns void
+ *		Raises 25006, which names the command, in a read-only transaction and
+ *		on a standby.  It takes no locks, so that stronger ones can follow.
+ */
+Datum
+alloc_require_writable(PG_FUNCTION_ARGS)
+{
+	PreventCommandIfReadOnly(text_to_cstring(PG_GETARG_TEXT_PP(0)));
 	PG_RETURN_VOID();
 }
 
