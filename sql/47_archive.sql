@@ -84,8 +84,9 @@ COMMENT ON FUNCTION alloc.settle_log() IS
 	'waits until no event up to the last one can come any more, and returns that one';
 
 -- The log is cut before the first event that has to stay.  A replay needs
--- those after the snapshot; readers those they have not had; the relay those
--- it was told to send, even if it never ran; handlers those they failed on.
+-- those after the snapshot; readers those they have not had, handlers only
+-- those of their type; the relay those it was told to send, even if it never
+-- ran; handlers those they failed on.
 CREATE FUNCTION alloc.archivable_to(before timestamptz)
 RETURNS bigint
 LANGUAGE sql STABLE
@@ -97,9 +98,13 @@ AS $$
 		  WHERE e.at >= before ORDER BY e.event_id LIMIT 1) - 1,
 		(SELECT min(unread.event_id)
 		   FROM alloc.position p
+		   JOIN alloc.consumer c USING (consumer_id)
+		   LEFT JOIN alloc.subscription s
+		     ON c.kind = 'handler' AND s.subscription_id::text = c.name
 		  CROSS JOIN LATERAL (
 			SELECT e.event_id FROM alloc.event e
 			 WHERE e.event_id > p.marks[2]
+			   AND (s.event_type IS NULL OR e.type = s.event_type)
 			   AND NOT alloc.was_given(p.seen_xmax, p.seen_open, p.upto_xmax,
 			                           p.upto_open, p.given_to, e.event_id, e.xact)
 			 ORDER BY e.event_id LIMIT 1) unread) - 1,
