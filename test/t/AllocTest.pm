@@ -7,7 +7,7 @@ use strict;
 use warnings;
 
 use Exporter 'import';
-use FindBin;
+use File::Basename;
 use IPC::Run qw(run start timeout);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -199,7 +199,7 @@ sub listening_client
 	my ($include, $library) = map { `$pg_config --$_` =~ s/\n//r } ('includedir', 'libdir');
 	my @compile = (
 		'cc', '-std=gnu99', '-Wall', '-Wextra', '-Werror', '-o', $client,
-		"$FindBin::RealBin/listen.c", "-I$include", "-L$library", '-lpq');
+		dirname(__FILE__) . '/listen.c', "-I$include", "-L$library", '-lpq');
 
 	system(@compile) == 0 or die "cannot compile: @compile";
 	return $client;
