@@ -93,3 +93,9 @@ endif
 demo test bench lint:
 	@test/install-deps $@
 	@$(MAKE) --no-print-directory $@-here
+
+# pg_upgrade between two versions of PostgreSQL, in a root of its own.
+.PHONY: test-upgrade
+test-upgrade:
+	@test/install-deps upgrade
+	@test/pg-upgrade

@@ -101,9 +101,13 @@ AS $$
 		  WHERE e.at >= before ORDER BY e.event_id LIMIT 1) - 1,
 		(SELECT min(unread.event_id)
 		   FROM alloc.position p
+		   JOIN alloc.consumer c USING (consumer_id)
+		   LEFT JOIN alloc.subscription s
+		     ON c.kind = 'handler' AND s.subscription_id::text = c.name
 		  CROSS JOIN LATERAL (
 			SELECT e.event_id FROM alloc.event e
 			 WHERE e.event_id > p.marks[2]
+			   AND (s.event_type IS NULL OR e.type = s.event_type)
 			   AND NOT alloc.was_given(p.seen_xmax, p.seen_open, p.upto_xmax,
 			                           p.upto_open, p.given_to, e.event_id, e.xact)
 			 ORDER BY e.event_id LIMIT 1) unread) - 1,

@@ -15,9 +15,11 @@
 #include "command.h"
 #include "event.h"
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 
 PG_FUNCTION_INFO_V1(alloc_require_key);
+PG_FUNCTION_INFO_V1(alloc_require_writable);
 PG_FUNCTION_INFO_V1(alloc_listed_qty);
 PG_FUNCTION_INFO_V1(alloc_settle_log);
 PG_FUNCTION_INFO_V1(alloc_begin_era);

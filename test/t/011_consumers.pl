@@ -7,7 +7,7 @@ use warnings;
 
 use FindBin;
 use lib $FindBin::RealBin;
-use AllocTest qw(new_node problems bench);
+use AllocTest qw(new_node problems bench fetch fetched consumers foretold);
 use IPC::Run qw(start);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -53,23 +53,6 @@ sub take
 	return "SELECT alloc.allocate('$prefix' || i, '$sku', 1) FROM generate_series(1, $n) i;";
 }
 
-# A fetch: rows "event_id:orderid".
-sub fetch
-{
-	my ($consumer, $max) = @_;
-	return <<"END";
-SELECT event_id || ':' || coalesce(orderid, batchref)
-  FROM alloc.fetch_events('$consumer', $max) WITH ORDINALITY ORDER BY ordinality;
-END
-}
-
-# The next events for a consumer, had or not, as the end says.
-sub fetched
-{
-	my ($node, $database, $consumer, $max, $end) = @_;
-	return split(/\n/, $node->safe_psql($database, 'BEGIN; ' . fetch($consumer, $max) . "$end;"));
-}
-
 # All that there is, so many at a time.
 sub fetched_all
 {
@@ -82,12 +65,6 @@ sub fetched_all
 		die "$consumer is given too much" if @all > 100000;
 	}
 	return @all;
-}
-
-sub consumers
-{
-	my ($node, $database) = @_;
-	return split(/\n/, $node->safe_psql($database, 'SELECT name FROM alloc.consumers ORDER BY 1'));
 }
 
 # ---- restore into another cluster ----
@@ -119,14 +96,6 @@ sub make_history
 	$run->(take("$era then", "$era BED", 4));
 	fetched($node, $database, "$era done", 1000, 'COMMIT');
 	return $open;
-}
-
-# What each consumer would be given now.
-sub foretold
-{
-	my ($node, $database) = @_;
-	return map { $_ => [ fetched($node, $database, $_, 100000, 'ROLLBACK') ] }
-		consumers($node, $database);
 }
 
 sub dump_to { my ($node, $database, $file) = @_; $node->command_ok([ 'pg_dump', '-Fc', '-f', $file, $database ], "dump of $database"); return; }

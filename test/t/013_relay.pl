@@ -15,54 +15,10 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-my @channels = map { "alloc_$_" }
-	qw(events batch_created batch_quantity_changed allocated deallocated out_of_stock);
-my $program = listening_client();
 my $preload = "shared_preload_libraries = 'alloc'\n";
 
 # Who waits for ever is to fail, not to hang.
 $ENV{PGOPTIONS} = '-c lock_timeout=10s';
-
-# ---- clients that listen ----
-
-# Begins to listen, then waits until the server knows.
-sub listen_to
-{
-	my ($node, $database) = @_;
-	my %client = (node => $node, database => $database, output => '', errors => '');
-
-	$client{run} = start(
-		[ $program, $node->connstr($database) . ' client_encoding=UTF8', @channels ],
-		'>', \$client{output}, '2>', \$client{errors},
-		timeout($PostgreSQL::Test::Utils::timeout_default));
-	$client{run}->pump until $client{output} =~ /^listening\n/;
-	$client{output} =~ s/^listening\n//;
-	return \%client;
-}
-
-# Waits for the doorbell of the last event that was committed; returns the ids
-# of the events that have been heard until then.
-sub heard_all
-{
-	my ($client) = @_;
-	my $last = $client->{node}->safe_psql($client->{database}, 'SELECT max(event_id) FROM alloc.event');
-
-	$client->{run}->pump until $client->{output} =~ /^alloc_events $last$/m;
-	return heard($client);
-}
-
-sub heard { my ($client) = @_; return $client->{output} =~ /"event_id": (\d+)/g; }
-
-# Ends it; returns the lines that it has heard: notifications come in the order
-# of commits.
-sub end_of
-{
-	my ($client) = @_;
-
-	$client->{node}->safe_psql($client->{database}, 'NOTIFY stop');
-	$client->{run}->finish or die "the client failed: $client->{errors}";
-	return split(/\n/, $client->{output});
-}
 
 # ---- servers and relays ----
 

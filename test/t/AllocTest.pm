@@ -7,8 +7,8 @@ use strict;
 use warnings;
 
 use Exporter 'import';
-use FindBin;
-use IPC::Run qw(run);
+use File::Basename;
+use IPC::Run qw(run start timeout);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 
@@ -121,6 +121,20 @@ SELECT 'log of batch ' || coalesce(b.ref, e.batchref)
 END
 }
 
+# What check() finds, and the batches that replay() shows otherwise than the
+# view; nothing if the state is what the log and its snapshots tell.
+sub differences
+{
+	my ($node, $database) = @_;
+
+	return $node->safe_psql($database, <<'END');
+SELECT * FROM alloc.check();
+(TABLE alloc.batches EXCEPT ALL SELECT * FROM alloc.replay())
+UNION ALL
+(SELECT * FROM alloc.replay() EXCEPT ALL TABLE alloc.batches);
+END
+}
+
 # The events after which a batch would have had less than nothing, or that
 # tell of a line what cannot be: the order of event ids is causal.
 sub absurd
@@ -197,10 +211,81 @@ sub listening_client
 	my ($include, $library) = map { `$pg_config --$_` =~ s/\n//r } ('includedir', 'libdir');
 	my @compile = (
 		'cc', '-std=gnu99', '-Wall', '-Wextra', '-Werror', '-o', $client,
-		"$FindBin::RealBin/listen.c", "-I$include", "-L$library", '-lpq');
+		dirname(__FILE__) . '/listen.c', "-I$include", "-L$library", '-lpq');
 
 	system(@compile) == 0 or die "cannot compile: @compile";
 	return $client;
+}
+
+# Begins to listen to all channels, then waits until the server knows.
+sub listen_to
+{
+	my ($node, $database) = @_;
+	my %client = (node => $node, database => $database, output => '', errors => '');
+
+	$listener //= listening_client();
+	$client{run} = start(
+		[ $listener, $node->connstr($database) . ' client_encoding=UTF8', @channels ],
+		'>', \$client{output}, '2>', \$client{errors},
+		timeout($PostgreSQL::Test::Utils::timeout_default));
+	$client{run}->pump until $client{output} =~ /^listening\n/;
+	$client{output} =~ s/^listening\n//;
+	return \%client;
+}
+
+# Waits for the doorbell of the last event that was committed; returns the ids
+# of the events that have been heard until then.
+sub heard_all
+{
+	my ($client) = @_;
+	my $last = $client->{node}->safe_psql($client->{database}, 'SELECT max(event_id) FROM alloc.event');
+
+	$client->{run}->pump until $client->{output} =~ /^alloc_events $last$/m;
+	return heard($client);
+}
+
+sub heard { my ($client) = @_; return $client->{output} =~ /"event_id": (\d+)/g; }
+
+# Ends it; returns the lines that it has heard: notifications come in the order
+# of commits.
+sub end_of
+{
+	my ($client) = @_;
+
+	$client->{node}->safe_psql($client->{database}, 'NOTIFY stop');
+	$client->{run}->finish or die "the client failed: $client->{errors}";
+	return split(/\n/, $client->{output});
+}
+
+# A fetch: rows "event_id:orderid".
+sub fetch
+{
+	my ($consumer, $max) = @_;
+	return <<"END";
+SELECT event_id || ':' || coalesce(orderid, batchref)
+  FROM alloc.fetch_events('$consumer', $max) WITH ORDINALITY ORDER BY ordinality;
+END
+}
+
+# The next events for a consumer, had or not, as the end says.
+sub fetched
+{
+	my ($node, $database, $consumer, $max, $end) = @_;
+	return split(/\n/, $node->safe_psql($database, 'BEGIN; ' . fetch($consumer, $max) . "$end;"));
+}
+
+sub consumers
+{
+	my ($node, $database) = @_;
+	return split(/\n/, $node->safe_psql($database, 'SELECT name FROM alloc.consumers ORDER BY 1'));
+}
+
+# What each consumer would be given now.
+sub foretold
+{
+	my ($node, $database) = @_;
+	return map { $_ => [ fetched($node, $database, $_, 100000, 'ROLLBACK') ] }
+		consumers($node, $database);
 }
 
 # Waits until as many sessions as told wait for a lock.
