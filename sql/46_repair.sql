@@ -109,6 +109,7 @@ LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+	PERFORM alloc._require_writable(command);
 	PERFORM alloc._require_read_committed(command);
 	-- All commands lock slots first.
 	LOCK TABLE alloc.slot, alloc.allocation, alloc.event, alloc.product, alloc.batch
@@ -117,6 +118,13 @@ END
 $$;
 COMMENT ON FUNCTION alloc._stop_commands(text) IS
 	'waits for transactions with commands, and lets no others begin until the end of this one';
+
+CREATE FUNCTION alloc._require_writable(command text)
+RETURNS void
+AS 'MODULE_PATHNAME', 'alloc_require_writable'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION alloc._require_writable(text) IS
+	'raises 25006 in a read-only transaction and on a standby';
 
 CREATE FUNCTION alloc._require_read_committed(command text)
 RETURNS void

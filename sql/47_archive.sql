@@ -9,6 +9,7 @@ DECLARE
 	base bigint;
 	upto bigint;
 BEGIN
+	PERFORM alloc._require_writable('snapshot_log()');
 	PERFORM alloc._require_read_committed('snapshot_log()');
 	-- One at a time.  Commands look for lines in snapshots: no lock of theirs
 	-- may wait for this one, which is about to wait for them.
@@ -49,6 +50,7 @@ BEGIN
 			ERRCODE = 'null_value_not_allowed',
 			MESSAGE = 'before must not be null';
 	END IF;
+	PERFORM alloc._require_writable('archive_events()');
 	PERFORM alloc._require_read_committed('archive_events()');
 	-- create_consumer() takes this lock as well: nobody may begin with what is
 	-- about to go.
@@ -88,8 +90,9 @@ COMMENT ON FUNCTION alloc._settle_log() IS
 	'waits until no event up to the last one can come any more, and returns that one';
 
 -- The log is cut before the first event that has to stay.  A replay needs
--- those after the snapshot; readers those they have not had; the relay those
--- it was told to send, even if it never ran; handlers those they failed on.
+-- those after the snapshot; readers those they have not had, handlers only
+-- those of their type; the relay those it was told to send, even if it never
+-- ran; handlers those they failed on.
 CREATE FUNCTION alloc._archivable_to(before timestamptz)
 RETURNS bigint
 LANGUAGE sql STABLE

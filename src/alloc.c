@@ -120,7 +120,8 @@ _PG_init(void)
 	{
 		alloc_shared_init();
 		alloc_utility_init();
-		alloc_launcher_register();
+		if (!IsBinaryUpgrade)
+			alloc_launcher_register();
 	}
 }
 

@@ -41,6 +41,18 @@ alloc_require_key(PG_FUNCTION_ARGS)
 }
 
 /*
+ * alloc._require_writable(command text) returns void
+ *		Raises 25006, which names the command, in a read-only transaction and
+ *		on a standby.  It takes no locks, so that stronger ones can follow.
+ */
+Datum
+alloc_require_writable(PG_FUNCTION_ARGS)
+{
+	PreventCommandIfReadOnly(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	PG_RETURN_VOID();
+}
+
+/*
  * alloc._listed_qty(batch_id bigint, enough bigint) returns bigint
  *		Units of the lines to which the list of a batch's lines leads; it ends
  *		when there are enough.

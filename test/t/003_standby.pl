@@ -91,7 +91,7 @@ END
 my $log = <<'END';
 SELECT * FROM alloc.replay() ORDER BY ref;
 SELECT * FROM alloc.replay('LAMP') ORDER BY ref;
-SELECT u, r.* FROM generate_series(alloc.archived_to(), alloc.last_event_id()) u, alloc.replay(NULL, u) r
+SELECT u, r.* FROM generate_series(alloc._archived_to(), alloc._last_event_id()) u, alloc.replay(NULL, u) r
  ORDER BY u, ref;
 SELECT * FROM alloc.history('LAMP');
 SELECT * FROM alloc.history_of_order('one');
@@ -194,7 +194,7 @@ is_deeply([ map { /"(?:orderid|batchref)": "(.+?)"/ } grep { !/^alloc_events/ } 
 my @new = split(/\n/, on_standby(<<"END"));
 SELECT event_id || ':' || coalesce(orderid, batchref) FROM alloc.events
  WHERE event_id > $last_event OR orderid LIKE 'prepared%'
- ORDER BY orderid LIKE 'prepared%' OR event_id = alloc.last_event_id(), event_id
+ ORDER BY orderid LIKE 'prepared%' OR event_id = alloc._last_event_id(), event_id
 END
 foreach my $consumer (consumers($standby, 'postgres'))
 {
@@ -202,7 +202,7 @@ foreach my $consumer (consumers($standby, 'postgres'))
 		"consumer $consumer has what is new, and the prepared transaction's");
 }
 
-is(on_standby('SELECT alloc.snapshot_log() = alloc.last_event_id()'), 't', 'it takes a snapshot of the log');
+is(on_standby('SELECT alloc.snapshot_log() = alloc._last_event_id()'), 't', 'it takes a snapshot of the log');
 cmp_ok(on_standby(q{SELECT count(*) FROM alloc.archive_events('infinity')}), '>', 10, '... and archives events');
 is(on_standby(q{SELECT count(*) FROM alloc.change_batch_quantity('many', 5)}), '9', 'a batch shrinks over what was archived');
 is(differences($standby, 'postgres'), '', 'sound after that');

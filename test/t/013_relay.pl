@@ -7,8 +7,7 @@ use warnings;
 
 use FindBin;
 use lib $FindBin::RealBin;
-use AllocTest qw(new_node answers sqlstate bench listening_client);
-use IPC::Run qw(start timeout);
+use AllocTest qw(new_node answers sqlstate bench listen_to heard heard_all end_of);
 use JSON::PP;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;

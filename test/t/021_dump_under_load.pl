@@ -105,13 +105,13 @@ sub check_restore
 	cmp_ok($run->('SELECT count(*) FROM given'), '>', 0, "$name: and some were given");
 	if ($name =~ /archived/)
 	{
-		cmp_ok($run->('SELECT alloc.newest_snapshot() - alloc.archived_to()'), '>=', 0, "$name: there is a snapshot");
+		cmp_ok($run->('SELECT alloc._newest_snapshot() - alloc._archived_to()'), '>=', 0, "$name: there is a snapshot");
 		cmp_ok($run->('SELECT count(*) FROM alloc.snapshot_line'), '>', 0, "$name: with lines");
-		is($run->('SELECT alloc.archived_to()'), $run->('SELECT max(event_id) FROM archived'),
+		is($run->('SELECT alloc._archived_to()'), $run->('SELECT max(event_id) FROM archived'),
 			"$name: events were moved out of the log");
 	}
 
-	my $last = $run->('SELECT alloc.last_event_id()');
+	my $last = $run->('SELECT alloc._last_event_id()');
 	$run->(<<'END');
 SELECT alloc.add_batch('new ' || n, 'sku ' || n, 1000) FROM generate_series(0, 9) n;
 SELECT alloc.allocate('new ' || n, 'sku ' || n % 10, 1) FROM generate_series(0, 99) n;
@@ -121,7 +121,7 @@ END
 	is($run->("SELECT min(event_id) > $last FROM alloc.event WHERE batchref LIKE 'new %'"), 't', "$name: event ids go on");
 	check_given($name);
 	is(differences($node, $name), '', "$name: sound after that");
-	is($run->('SELECT alloc.snapshot_log() = alloc.last_event_id()'), 't', "$name: it takes a snapshot of the log");
+	is($run->('SELECT alloc.snapshot_log() = alloc._last_event_id()'), 't', "$name: it takes a snapshot of the log");
 	is(differences($node, $name), '', "$name: sound with it");
 	return;
 }

@@ -12,8 +12,13 @@ use IPC::Run qw(run start timeout);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 
-our @EXPORT_OK = qw(new_node answers sqlstate contents problems absurd bench wait_for_lock
-	listening_client);
+our @EXPORT_OK = qw(new_node answers sqlstate contents problems absurd differences
+	bench wait_for_lock listening_client listen_to heard heard_all end_of
+	fetch fetched consumers foretold);
+
+my @channels = map { "alloc_$_" }
+	qw(events batch_created batch_quantity_changed allocated deallocated out_of_stock);
+my $listener;
 
 # A running server with the extension in database postgres.  Settings are
 # lines for postgresql.conf; options are those of init(), and data_on and
