@@ -128,7 +128,7 @@ BEGIN ATOMIC
 			   AND (upto IS NULL OR e.event_id <= upto)
 			   AND (only_sku IS NULL OR e.sku = only_sku)
 			   AND e.type IN ('allocated', 'deallocated', 'shipped')
-			   AND alloc._progress('events of order lines')) f
+			   AND alloc._progress('events of order lines read')) f
 		 ORDER BY f.orderid COLLATE "C", f.sku COLLATE "C", f.event_id DESC) l
 	 WHERE l.type <> 'deallocated';
 END;

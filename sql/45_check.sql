@@ -44,7 +44,7 @@ AS $$
 		  LEFT JOIN (
 			SELECT batch_id, sum(available) AS available, sum(shipped) AS shipped
 			  FROM alloc.slot
-			 WHERE alloc._progress('slots')
+			 WHERE alloc._progress('slots read')
 			 GROUP BY batch_id) s USING (batch_id)
 		  LEFT JOIN (
 			SELECT batch_id, array_agg(id) AS ids
@@ -53,7 +53,7 @@ AS $$
 		  LEFT JOIN (
 			SELECT batch_id, sum(qty) AS allocated
 			  FROM alloc.allocation
-			 WHERE shipped_at IS NULL AND alloc._progress('order lines')
+			 WHERE shipped_at IS NULL AND alloc._progress('order lines read')
 			 GROUP BY batch_id) l USING (batch_id)),
 	suspect AS MATERIALIZED (
 		SELECT log.ref AS log_ref, log.sku AS log_sku, log.eta AS log_eta,
@@ -75,7 +75,8 @@ AS $$
 		  FULL JOIN state ON state.ref COLLATE "C" = log.ref COLLATE "C"
 		  LEFT JOIN alloc.product p ON p.sku COLLATE "C" = coalesce(log.sku, state.sku) COLLATE "C"
 		  LEFT JOIN alloc._line_heads(NULL) h
-		    ON h.batchref COLLATE "C" = state.ref COLLATE "C"),
+		    ON h.batchref COLLATE "C" = state.ref COLLATE "C"
+		 WHERE alloc._progress('batches compared')),
 	wrong AS (
 		SELECT * FROM suspect
 		 WHERE (ref, sku, eta, purchased, available, shipped)
@@ -149,7 +150,7 @@ AS $$
 				PARTITION BY a.orderid COLLATE "C", a.sku COLLATE "C") AS rows
 		  FROM alloc.allocation a
 		  LEFT JOIN alloc.batch b USING (batch_id)
-		 WHERE alloc._progress('order lines')),
+		 WHERE alloc._progress('order lines read')),
 	wrong AS (
 		SELECT s.orderid, s.sku, s.qty, s.event_id, s.batch_id, s.shipped_at, s.ref,
 		       s.batch_sku, s.rows,
@@ -160,9 +161,10 @@ AS $$
 		  FULL JOIN alloc._log_lines(alloc._first_base(), NULL, NULL) l
 		    ON l.orderid COLLATE "C" = s.orderid COLLATE "C"
 		   AND l.sku COLLATE "C" = s.sku COLLATE "C"
-		 WHERE (s.orderid, s.qty, s.event_id, s.ref, s.shipped_at, s.batch_sku, s.rows)
+		 WHERE CASE WHEN alloc._progress('order lines compared') THEN
+		       (s.orderid, s.qty, s.event_id, s.ref, s.shipped_at, s.batch_sku, s.rows)
 		       IS DISTINCT FROM
-		       (l.orderid, l.qty, l.event_id, l.batchref, l.shipped_at, l.sku, 1)
+		       (l.orderid, l.qty, l.event_id, l.batchref, l.shipped_at, l.sku, 1) END
 		   -- a line that was shipped may have been purged
 		   AND (s.orderid IS NOT NULL OR l.shipped_at IS NULL))
 	SELECT found.problem, coalesce(log_sku, w.sku), coalesce(log_ref, w.ref),
@@ -207,7 +209,7 @@ AS $$
 				 WHERE t.batch_id = s.batch_id AND t.slot <> 0) AS has_others
 		  FROM alloc.slot s
 		  LEFT JOIN alloc.batch b USING (batch_id)
-		 WHERE alloc._progress('slots')
+		 WHERE alloc._progress('slots read')
 		   AND ((s.ref, s.sku, s.eta) IS DISTINCT FROM (b.ref, b.sku, b.eta)
 		        OR s.available < 0 OR s.shipped < 0
 		        OR s.exhausted <> (s.available = 0)

@@ -42,7 +42,7 @@ look_at_clock(AllocProgress *progress)
 	now = GetCurrentTimestamp();
 	if (progress->next_at != 0 && now >= progress->next_at)
 		ereport(NOTICE,
-				(errmsg(INT64_FORMAT " %s read",
+				(errmsg(INT64_FORMAT " %s",
 						progress->count, progress->what)));
 	else if (progress->next_at != 0)
 		return;

@@ -10,10 +10,10 @@
 
 #include "datatype/timestamp.h"
 
-/* Something of which much is read.  To begin with: what, and else 0. */
+/* What is done to many things.  To begin with: what, and else 0. */
 typedef struct AllocProgress
 {
-	const char *what;			/* in the plural */
+	const char *what;			/* like "events read" */
 	int64		count;
 	TimestampTz next_at;		/* when to tell it */
 } AllocProgress;

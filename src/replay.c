@@ -111,7 +111,7 @@ alloc_fold_log(PG_FUNCTION_ARGS)
 	int64		upto = optional_upto(fcinfo, 1);
 	text	   *sku = optional_sku(fcinfo, 2);
 	AllocReplay *replay = alloc_replay_begin();
-	AllocProgress progress = {.what = "events"};
+	AllocProgress progress = {.what = "events read"};
 
 	InitMaterializedSRF(fcinfo, 0);
 	replay->progress = &progress;

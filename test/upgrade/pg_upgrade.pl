@@ -91,7 +91,7 @@ END
 $old->command_ok([ 'pgbench', '-n', '-c', 16, '-t', 40, '-f', $script, $old->connstr('postgres') ], 'old: many want one batch');
 cmp_ok(sql(q{SELECT count(*) FROM alloc.slot WHERE ref = 'hot'}), '>', 1, 'old: it has many slots');
 sql('SELECT alloc.snapshot_log()');
-wait_for($old, q{alloc.archivable_to('infinity') = alloc.last_event_id()});
+wait_for($old, q{alloc._archivable_to('infinity') = alloc._last_event_id()});
 sql(<<'END');
 CREATE TABLE archived AS SELECT * FROM alloc.archive_events('infinity');
 END
@@ -140,7 +140,7 @@ SELECT began_at FROM alloc.era;
 END
 my $shown = sql($models);
 my $contents = contents($old, 'postgres');
-my $last_event = sql('SELECT alloc.last_event_id()');
+my $last_event = sql('SELECT alloc._last_event_id()');
 my $next_xid = sql('SELECT pg_current_xact_id()');
 my $version = sql('SHOW server_version');
 $old->stop;
