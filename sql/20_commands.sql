@@ -54,6 +54,16 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION alloc.change_batch_eta(text, date) IS
 	'sets the day of arrival of a batch, NULL: it is in the warehouse; returns a row for each order line that it serves, oldest first';
 
+CREATE FUNCTION alloc.sync_batches(
+	source regclass, dry_run boolean DEFAULT false,
+	OUT action text, OUT ref text, OUT sku text,
+	OUT old_qty bigint, OUT new_qty bigint, OUT old_eta date, OUT new_eta date)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'alloc_sync_batches'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION alloc.sync_batches(regclass, boolean) IS
+	'makes the batches equal to a feed: a table, view or foreign table with columns ref, sku, qty, eta; a batch that is not in it is left with what has been shipped; returns a row for each change; dry_run: changes nothing';
+
 CREATE FUNCTION alloc.ship(orderid text, sku text DEFAULT NULL)
 RETURNS bigint
 AS 'MODULE_PATHNAME', 'alloc_ship'

@@ -14,11 +14,10 @@
 #include "catalog/pg_type.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "planner.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
 #include "utils/json.h"
-
-#define MAX_KEY_BYTES 255
 
 /* A longer key is cut when a message shows it. */
 #define MAX_SHOWN_BYTES 64
@@ -56,14 +55,14 @@ alloc_check_key(Datum key, bool isnull, const char *name)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s must not be empty: \"\"", name),
-				 errhint("Keys are 1 to %d bytes long.", MAX_KEY_BYTES)));
-	if (length > MAX_KEY_BYTES)
+				 errhint("Keys are 1 to %d bytes long.", ALLOC_MAX_KEY_BYTES)));
+	if (length > ALLOC_MAX_KEY_BYTES)
 		ereport(ERROR,
 				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
 				 errmsg("%s is too long: \"%s\"",
 						name, alloc_show(first_bytes(key))),
 				 errdetail("It has %zu bytes.", length),
-				 errhint("Keys are 1 to %d bytes long.", MAX_KEY_BYTES)));
+				 errhint("Keys are 1 to %d bytes long.", ALLOC_MAX_KEY_BYTES)));
 	return DatumGetTextPP(key);
 }
 
@@ -108,14 +107,10 @@ alloc_check_qty(Datum value, bool isnull, int64 least)
 int
 alloc_compare_keys(const text *a, const text *b)
 {
-	size_t		length_a = VARSIZE_ANY_EXHDR(a);
-	size_t		length_b = VARSIZE_ANY_EXHDR(b);
-	int			order = memcmp(VARDATA_ANY(a), VARDATA_ANY(b),
-							   Min(length_a, length_b));
+	AllocPlanKey key_a = {VARDATA_ANY(a), VARSIZE_ANY_EXHDR(a)};
+	AllocPlanKey key_b = {VARDATA_ANY(b), VARSIZE_ANY_EXHDR(b)};
 
-	if (order != 0)
-		return order;
-	return length_a < length_b ? -1 : length_a > length_b;
+	return alloc_plan_compare_keys(&key_a, &key_b);
 }
 
 /*

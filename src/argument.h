@@ -12,6 +12,8 @@
 #include "fmgr.h"
 #include "utils/date.h"
 
+#define ALLOC_MAX_KEY_BYTES 255
+
 extern text *alloc_arg_key(FunctionCallInfo fcinfo, int n, const char *name);
 extern int64 alloc_arg_qty(FunctionCallInfo fcinfo, int n, int64 least);
 extern text *alloc_check_key(Datum key, bool isnull, const char *name);

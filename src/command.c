@@ -151,22 +151,47 @@ add_batch(AllocBatchRow *batch)
 		require_same_batch(&there, batch);
 		return;
 	}
-	while (!alloc_store_renew_product(batch->sku))
+	alloc_lock_product_for(batch->sku);
+	(void) alloc_buy_batch(batch);
+}
+
+/*
+ * alloc_lock_product_for
+ *		Locks the product that gets a batch, which is created if it is new, and
+ *		looks.
+ */
+void
+alloc_lock_product_for(const text *sku)
+{
+	while (!alloc_store_renew_product(sku))
 	{
-		alloc_store_create_product(batch->sku);
+		alloc_store_create_product(sku);
 		alloc_store_look();
 	}
 	alloc_store_look();
+}
+
+/*
+ * alloc_buy_batch
+ *		A new batch, whose product is locked.  False: it is there, with these
+ *		values.  Raises 23505 when it has others, and 22003.
+ */
+bool
+alloc_buy_batch(AllocBatchRow *batch)
+{
+	AllocBatchRow there;
+
 	do
 	{
 		if (alloc_store_settle_ref(batch->ref, &there))
 		{
 			require_same_batch(&there, batch);
-			return;
+			return false;
 		}
 		alloc_require_sum_fits(batch->sku, NULL, batch->purchased);
 	} while (!alloc_store_insert_batch(batch));
 	alloc_event_batch_created(batch);
+	return true;
 }
 
 static void

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * command.h
- *	  What the commands share: their errors.
+ *	  What the commands share: their errors, and what is done to a batch whose
+ *	  product is locked.
  *
  * For command*.c, bulk.c, repair.c and message.c only.
  *
@@ -10,6 +11,7 @@
 #ifndef ALLOC_COMMAND_H
 #define ALLOC_COMMAND_H
 
+#include "nodes/execnodes.h"
 #include "store.h"
 
 #define ERRCODE_ALLOC_UNKNOWN_SKU	MAKE_SQLSTATE('S', 'K', '0', '0', '1')
@@ -21,9 +23,19 @@
 extern void alloc_command_begin(const char *command);
 extern void alloc_command_end(void);
 
+extern void alloc_lock_product_for(const text *sku);
+extern bool alloc_buy_batch(AllocBatchRow *batch);
+extern void alloc_set_quantity(const AllocBatchRow *batch, int64 qty,
+							   ReturnSetInfo *result);
+extern int64 alloc_retire(const AllocBatchRow *batch);
+extern bool alloc_set_eta(const AllocBatchRow *batch,
+						  const AllocPlanBatch *now, ReturnSetInfo *result);
+
 extern void alloc_require_sum_fits(const text *sku, const text *except,
 								   int64 qty);
 extern void alloc_require_batch(const text *ref, AllocBatchRow *batch);
+extern void alloc_require_not_shipped(const text *ref, int64 shipped,
+									  int64 qty);
 extern void alloc_unknown_sku(const text *sku);
 extern void alloc_require_same_qty(const AllocLine *line, int64 qty_there);
 

@@ -64,12 +64,28 @@ change_eta(const text *ref, const AllocPlanBatch *now, ReturnSetInfo *result)
 	alloc_store_renew_product(batch.sku);
 	alloc_store_look();
 	alloc_require_batch(ref, &batch);
-	if (same_eta(&batch.plan, now))
-		return;
-	alloc_store_lock_slots(&batch);
-	alloc_event_eta_changed(&batch, now);
-	tell_lines(&batch, now, result);
-	alloc_store_set_eta(&batch, now);
+	(void) alloc_set_eta(&batch, now, result);
+}
+
+/*
+ * alloc_set_eta
+ *		Sets the day of arrival of a batch, whose product is locked.  The result
+ *		gets a row for each line that it serves; NULL: nobody wants them.
+ *		False: it has that day.
+ */
+bool
+alloc_set_eta(const AllocBatchRow *batch, const AllocPlanBatch *now,
+			  ReturnSetInfo *result)
+{
+	AllocBatchRow locked = *batch;
+
+	if (same_eta(&batch->plan, now))
+		return false;
+	alloc_store_lock_slots(&locked);
+	alloc_event_eta_changed(&locked, now);
+	tell_lines(&locked, now, result);
+	alloc_store_set_eta(&locked, now);
+	return true;
 }
 
 static bool
@@ -105,6 +121,8 @@ return_line(ReturnSetInfo *result, const AllocLine *line,
 	Datum		values[5];
 	bool		nulls[5] = {0};
 
+	if (result == NULL)
+		return;
 	values[0] = PointerGetDatum(line->orderid);
 	values[1] = PointerGetDatum(line->sku);
 	values[2] = Int64GetDatum(line->qty);

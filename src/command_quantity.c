@@ -36,10 +36,8 @@ typedef struct Shrink
 
 static void change_quantity(const text *ref, int64 qty, ReturnSetInfo *result);
 static void grow(const AllocBatchRow *batch, int64 qty);
-static void shrink(const AllocBatchRow *batch, int64 qty,
-				   ReturnSetInfo *result);
+static void shrink(Shrink *plan, int64 qty, ReturnSetInfo *result);
 static void lock_batches(Shrink *plan, const AllocBatchRow *batch);
-static void require_not_shipped(const AllocBatchRow *batch, int64 qty);
 static void plan_shrink(Shrink *plan, int64 qty);
 static void take_lines_off(const Shrink *plan);
 static void place_lines(const Shrink *plan, ReturnSetInfo *result);
@@ -81,10 +79,48 @@ change_quantity(const text *ref, int64 qty, ReturnSetInfo *result)
 	alloc_store_renew_product(batch.sku);
 	alloc_store_look();
 	alloc_require_batch(ref, &batch);
-	if (qty > batch.purchased)
-		grow(&batch, qty);
-	else if (qty < batch.purchased)
-		shrink(&batch, qty, result);
+	alloc_set_quantity(&batch, qty, result);
+}
+
+/*
+ * alloc_set_quantity
+ *		Sets the purchased quantity of a batch, whose product is locked.  The
+ *		result gets a row for each line that ended elsewhere; NULL: nobody
+ *		wants them.  Raises 22003 and SK004.
+ */
+void
+alloc_set_quantity(const AllocBatchRow *batch, int64 qty,
+				   ReturnSetInfo *result)
+{
+	Shrink		plan = {0};
+
+	if (qty > batch->purchased)
+		grow(batch, qty);
+	else if (qty < batch->purchased)
+	{
+		lock_batches(&plan, batch);
+		alloc_require_not_shipped(batch->ref, plan.batches[plan.at].shipped,
+								  qty);
+		shrink(&plan, qty, result);
+	}
+}
+
+/*
+ * alloc_retire
+ *		Sets the purchased quantity of a batch, whose product is locked, to
+ *		what has been shipped, and returns that.
+ */
+int64
+alloc_retire(const AllocBatchRow *batch)
+{
+	Shrink		plan = {0};
+	int64		shipped;
+
+	lock_batches(&plan, batch);
+	shipped = plan.batches[plan.at].shipped;
+	if (shipped < batch->purchased)
+		shrink(&plan, shipped, NULL);
+	return shipped;
 }
 
 /*
@@ -111,24 +147,22 @@ grow(const AllocBatchRow *batch, int64 qty)
 }
 
 /*
- * Fewer units, for which lines may have to leave.
+ * Fewer units, for which lines may have to leave; all batches are locked.
  *
  * Events are in an order that is sound at each: lines go, then the quantity,
  * then lines come.
  */
 static void
-shrink(const AllocBatchRow *batch, int64 qty, ReturnSetInfo *result)
+shrink(Shrink *plan, int64 qty, ReturnSetInfo *result)
 {
-	Shrink		plan = {0};
+	const AllocBatchRow *batch = &plan->batches[plan->at];
 
-	lock_batches(&plan, batch);
-	require_not_shipped(&plan.batches[plan.at], qty);
-	plan_shrink(&plan, qty);
-	take_lines_off(&plan);
+	plan_shrink(plan, qty);
+	take_lines_off(plan);
 	alloc_store_set_purchased(batch, qty);
 	alloc_event_quantity_changed(batch, qty);
-	place_lines(&plan, result);
-	save_batches(&plan);
+	place_lines(plan, result);
+	save_batches(plan);
 }
 
 static void
@@ -147,14 +181,18 @@ lock_batches(Shrink *plan, const AllocBatchRow *batch)
 	}
 }
 
-static void
-require_not_shipped(const AllocBatchRow *batch, int64 qty)
+/*
+ * alloc_require_not_shipped
+ *		Raises SK004 when a batch is to have less than was shipped from it.
+ */
+void
+alloc_require_not_shipped(const text *ref, int64 shipped, int64 qty)
 {
-	if (qty < batch->shipped)
+	if (qty < shipped)
 		ereport(ERROR,
 				(errcode(ERRCODE_ALLOC_SHIPPED),
 				 errmsg("quantity " INT64_FORMAT " of batch \"%s\" is below the " INT64_FORMAT " that have been shipped",
-						qty, alloc_show(batch->ref), batch->shipped)));
+						qty, alloc_show(ref), shipped)));
 }
 
 /*
@@ -269,6 +307,8 @@ return_moved(ReturnSetInfo *result, const AllocLine *line,
 	Datum		values[5];
 	bool		nulls[5] = {0};
 
+	if (result == NULL)
+		return;
 	values[0] = PointerGetDatum(line->orderid);
 	values[1] = PointerGetDatum(line->sku);
 	values[2] = Int64GetDatum(line->qty);

@@ -234,6 +234,8 @@ extern void alloc_store_set_purchased(const AllocBatchRow *batch,
 
 extern void alloc_store_set_eta(const AllocBatchRow *batch,
 								const AllocPlanBatch *now);
+extern void alloc_store_take_turn(void);
+extern size_t alloc_store_present(AllocPlanPresent **present);
 
 extern void alloc_store_best_offer(const text *sku, int64 least, int64 whole,
 								   AllocOffer *offer);
