@@ -10,8 +10,8 @@
  * Rows are numbered as they come.  A bad one does not end the reading: all are
  * counted, and the first are told.
  *
- * Memory: the feed's context has about 100 bytes for each row, and the keys of
- * the caller's array are in there; SPI's own has a thousand rows.
+ * Memory: the feed's context has about 100 bytes for each row, its keys
+ * included; SPI's own has a thousand rows.
  *
  *-------------------------------------------------------------------------
  */
