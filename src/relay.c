@@ -72,6 +72,7 @@ static long error_delay;		/* 0: the last time there was none */
 
 static void wake_relay(XactEvent event, void *arg);
 static long relay_once(void);
+static void make_room(void);
 static void leave(void);
 static void sweep_messages(void);
 static long recover(void);
@@ -171,6 +172,8 @@ relay_once(void)
 		leave();
 	}
 	pgstat_report_activity(STATE_RUNNING, "sending events");
+	if (error_delay > 0)
+		make_room();
 	more = relay_batch();
 	CommitTransactionCommand();
 	error_delay = 0;
@@ -179,6 +182,19 @@ relay_once(void)
 	pgstat_report_stat(false);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	return delay;
+}
+
+/*
+ * After an error, which may be that the queue of notifications is full.
+ *
+ * It stays so when the listener that was behind has read all: PostgreSQL moves
+ * the queue's end on when notifications are added, and none can be.  But to
+ * tell how full it is it looks where the end is now (async.c).
+ */
+static void
+make_room(void)
+{
+	(void) DirectFunctionCall1(pg_notification_queue_usage, (Datum) 0);
 }
 
 /*
