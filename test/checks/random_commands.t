@@ -106,7 +106,7 @@ expected_outcomes() {
 		20	purge_shipped: nothing
 		20	purge_shipped: something
 		100	ship: a line
-		10	ship: an order of one line
+		2	ship: an order of one line
 		10	ship: an order of several lines
 		2	ship: error 22001
 		1	ship: error 22004
