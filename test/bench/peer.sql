@@ -1,6 +1,6 @@
 -- The peer: the contract of add_batch(), allocate(), allocate_lines(),
 -- deallocate() and change_batch_quantity() in plain PL/pgSQL, in schema
--- alloc_peer.
+-- alloc_peer.  What comes after, ships and promises, is in peer_ships.sql.
 --
 -- It serves twice.  As the reference: test/checks/random_commands.t runs
 -- random commands against it and against the extension, in lock step.  As
@@ -62,6 +62,7 @@ CREATE TABLE alloc_peer.allocation (
 	qty        bigint NOT NULL
 		CONSTRAINT allocation_qty_positive CHECK (qty > 0),
 	expires_at timestamptz,
+	shipped_at timestamptz,
 	orderid    text NOT NULL,
 	sku        text NOT NULL
 );
@@ -87,7 +88,8 @@ CREATE TABLE alloc_peer.event (
 CREATE VIEW alloc_peer.allocations AS
 SELECT a.orderid, a.sku, a.qty, b.ref AS batchref, b.eta, a.expires_at
   FROM alloc_peer.allocation a
-  JOIN alloc_peer.batch b USING (batch_id);
+  JOIN alloc_peer.batch b USING (batch_id)
+ WHERE a.shipped_at IS NULL;
 
 CREATE VIEW alloc_peer.batches AS
 SELECT b.ref, b.sku, b.eta,
@@ -274,7 +276,7 @@ BEGIN
 		SELECT a.batch_id, b.ref INTO v_batch_id, v_ref
 		  FROM alloc_peer.allocation a
 		  JOIN alloc_peer.batch b USING (batch_id)
-		 WHERE a.orderid = p_orderid AND a.sku = p_sku;
+		 WHERE a.orderid = p_orderid AND a.sku = p_sku AND a.shipped_at IS NULL;
 		IF NOT FOUND THEN
 			RETURN NULL;
 		END IF;
@@ -284,6 +286,7 @@ BEGIN
 		  WHERE batch_id = v_batch_id AND slot = 0 FOR UPDATE;
 		DELETE FROM alloc_peer.allocation
 		 WHERE orderid = p_orderid AND sku = p_sku AND batch_id = v_batch_id
+		   AND shipped_at IS NULL
 		RETURNING qty INTO v_qty;
 		-- The line may have moved or gone while the lock was waited for.
 		EXIT WHEN FOUND;
@@ -373,7 +376,7 @@ DECLARE
 BEGIN
 	FOR v_line IN
 		SELECT * FROM alloc_peer.allocation
-		 WHERE batch_id = p_batch.batch_id
+		 WHERE batch_id = p_batch.batch_id AND shipped_at IS NULL
 		 ORDER BY event_id DESC
 	LOOP
 		v_lines := v_lines || v_line;
@@ -461,14 +464,23 @@ CREATE FUNCTION alloc_peer.out_of_stock(p_orderid text, p_sku text, p_qty bigint
 RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
+	PERFORM alloc_peer.refuse_unknown(p_sku);
+	INSERT INTO alloc_peer.event (event_id, at, type, orderid, sku, qty)
+		VALUES (nextval('alloc_peer.event_id_seq'), statement_timestamp(),
+				'out_of_stock', p_orderid, p_sku, p_qty);
+END
+$$;
+
+-- refuse_unknown: an error if there is no such sku at all.
+CREATE FUNCTION alloc_peer.refuse_unknown(p_sku text)
+RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
 	IF NOT EXISTS (SELECT FROM alloc_peer.batch WHERE sku = p_sku) THEN
 		RAISE EXCEPTION USING
 			ERRCODE = 'SK001',
 			MESSAGE = format('sku "%s" does not exist', p_sku);
 	END IF;
-	INSERT INTO alloc_peer.event (event_id, at, type, orderid, sku, qty)
-		VALUES (nextval('alloc_peer.event_id_seq'), statement_timestamp(),
-				'out_of_stock', p_orderid, p_sku, p_qty);
 END
 $$;
 

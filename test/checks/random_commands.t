@@ -8,8 +8,9 @@
 #   RANDOM_CHECK     after how many the tables are compared (default 1000)
 #   RANDOM_TIMEOUT   when the run is given up (default 15min): the command that
 #                    it is at then counts as one that does not end
-#   RANDOM_PEER      the peer as a file (default test/bench/peer.sql): give a
-#                    changed one to see that the comparison notices
+#   RANDOM_PEER      the peer's files (default test/bench/peer.sql and
+#                    peer_ships.sql): give changed ones to see that the
+#                    comparison notices
 #   RANDOM_SELF=1    the peer against itself, without the extension
 set -euo pipefail
 
@@ -17,7 +18,7 @@ seed=${RANDOM_SEED:-1}
 commands=${RANDOM_COMMANDS:-100000}
 check_every=${RANDOM_CHECK:-1000}
 timeout=${RANDOM_TIMEOUT:-15min}
-peer=${RANDOM_PEER:-test/bench/peer.sql}
+read -ra peer <<<"${RANDOM_PEER:-test/bench/peer.sql test/bench/peer_ships.sql}"
 database=random_commands
 tests=0
 
@@ -32,6 +33,7 @@ expected_outcomes() {
 		50	add_batch: error 22023
 		500	add_batch: error 23505
 		500	add_batch: same again
+		50	allocate: a line that was shipped
 		2000	allocate: by a later batch
 		2000	allocate: by the first batch
 		200	allocate: error 22001
@@ -56,6 +58,12 @@ expected_outcomes() {
 		200	allocate_lines: several skus
 		200	allocate_lines: some served, some out of stock
 		500	any command: undone
+		2	available_to_promise: error 22001
+		1	available_to_promise: error 22004
+		2	available_to_promise: error 22023
+		5	available_to_promise: error SK001
+		20	available_to_promise: nothing
+		200	available_to_promise: something
 		500	change_batch_quantity: a line loses its stock
 		500	change_batch_quantity: a line moves
 		50	change_batch_quantity: error 22001
@@ -72,12 +80,38 @@ expected_outcomes() {
 		500	change_batch_quantity: several lines leave
 		500	change_batch_quantity: several lines taken off
 		200	change_batch_quantity: some stay, some leave
+		10	deallocate: a line that was shipped
 		1000	deallocate: done
 		20	deallocate: error 22001
 		20	deallocate: error 22004
 		20	deallocate: error 22023
 		1000	deallocate: no such line
-		50	ship: done
+		200	change_batch_eta: another day
+		2	change_batch_eta: error 22001
+		1	change_batch_eta: error 22004
+		1	change_batch_eta: error 22023
+		50	change_batch_eta: error SK002
+		200	change_batch_eta: it arrives
+		100	change_batch_eta: no line
+		50	change_batch_eta: one line
+		200	change_batch_eta: same day
+		200	change_batch_eta: several lines
+		100	promise: a batch
+		2	promise: error 22001
+		2	promise: error 22004
+		2	promise: error 22023
+		5	promise: error SK001
+		100	promise: out of stock
+		20	purge_shipped: error 22004
+		20	purge_shipped: nothing
+		20	purge_shipped: something
+		100	ship: a line
+		2	ship: an order of one line
+		10	ship: an order of several lines
+		2	ship: error 22001
+		1	ship: error 22004
+		1	ship: error 22023
+		100	ship: nothing to ship
 	END
 }
 
@@ -105,10 +139,13 @@ prepare() {
 	export PGOPTIONS="-c client_min_messages=warning -c statement_timeout=$timeout"
 	psql -Xq -v ON_ERROR_STOP=1 -d postgres \
 		-c "CREATE DATABASE $database TEMPLATE template0 ENCODING 'UTF8'"
-	query -f "$peer"
+	for file in "${peer[@]}"; do
+		query -f "$file"
+	done
 	if [ -n "${RANDOM_SELF-}" ]; then
 		ours=alloc_self
-		sed "s/alloc_peer/$ours/g" test/bench/peer.sql | query
+		cat test/bench/peer.sql test/bench/peer_ships.sql |
+			sed "s/alloc_peer/$ours/g" | query
 	else
 		ours=alloc
 		query -c 'CREATE EXTENSION alloc'

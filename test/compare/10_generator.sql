@@ -12,8 +12,7 @@
 \set ON_ERROR_STOP on
 CREATE SCHEMA compare;
 
--- What the two sides are asked.  Name ship is no command yet: see
--- compare.question().
+-- What the two sides are asked.  For purge_shipped() eta is the moment.
 CREATE TYPE compare.command AS (
 	name text, orderid text, ref text, sku text, qty bigint, eta date,
 	lines alloc_peer.order_line[]);
@@ -114,6 +113,17 @@ CREATE FUNCTION compare.random_eta() RETURNS date
 LANGUAGE sql VOLATILE AS $$
 	SELECT (ARRAY[NULL, NULL, '2011-01-01', '2011-01-02', '2011-01-03',
 				  '1999-12-31']::date[])[compare.dice(6)]
+$$;
+
+-- changed_eta: for a batch that has p_eta.
+CREATE FUNCTION compare.changed_eta(p_eta date) RETURNS date
+LANGUAGE sql VOLATILE AS $$
+	SELECT CASE
+		WHEN compare.once_in(8) THEN p_eta
+		WHEN compare.once_in(30) THEN 'infinity'
+		WHEN compare.once_in(30) THEN '-infinity'
+		ELSE compare.random_eta()
+	END
 $$;
 
 CREATE FUNCTION compare.random_add_batch(sku_number bigint, progress float)
@@ -227,7 +237,7 @@ END
 $$;
 
 -- random_line_command: deallocate or ship; every other time of the oldest line
--- of some batch of the sku, else of a line that often is not there.
+-- that some batch of the sku serves, else of a line that often is not there.
 CREATE FUNCTION compare.random_line_command(command_name text, sku_number bigint, progress float)
 RETURNS compare.command
 LANGUAGE plpgsql VOLATILE AS $$
@@ -243,9 +253,12 @@ BEGIN
 		SELECT a.orderid INTO oldest
 		  FROM alloc_peer.allocation a
 		  JOIN alloc_peer.batch b USING (batch_id)
-		 WHERE b.ref = p_ref
+		 WHERE b.ref = p_ref AND a.shipped_at IS NULL
 		 ORDER BY a.event_id LIMIT 1;
 		c.orderid := coalesce(oldest, c.orderid);
+	END IF;
+	IF command_name = 'ship' AND compare.once_in(8) THEN
+		c.sku := NULL;
 	END IF;
 	RETURN c;
 END
@@ -262,6 +275,48 @@ BEGIN
 	c.ref := compare.random_ref(sku_number, progress);
 	SELECT b.purchased INTO purchased FROM alloc_peer.batch b WHERE b.ref = c.ref;
 	c.qty := compare.changed_quantity(sku_number, coalesce(purchased, 10));
+	RETURN c;
+END
+$$;
+
+CREATE FUNCTION compare.random_change_eta(sku_number bigint, progress float)
+RETURNS compare.command
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+	c compare.command;
+BEGIN
+	c.name := 'change_batch_eta';
+	c.ref := compare.random_ref(sku_number, progress);
+	c.eta := compare.changed_eta((SELECT b.eta FROM alloc_peer.batch b WHERE b.ref = c.ref));
+	RETURN c;
+END
+$$;
+
+-- random_query: promise or available_to_promise, of what there is or not.
+CREATE FUNCTION compare.random_query(sku_number bigint)
+RETURNS compare.command
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+	c compare.command;
+BEGIN
+	c.name := CASE WHEN compare.once_in(2) THEN 'promise' ELSE 'available_to_promise' END;
+	c.sku := compare.key('SKU', sku_number);
+	c.qty := CASE WHEN compare.once_in(3) THEN compare.dice(60)
+				  ELSE compare.random_line_quantity(sku_number) END;
+	c.eta := compare.changed_eta(NULL);
+	RETURN c;
+END
+$$;
+
+-- random_purge: of all that was shipped, or of nothing.  The moment of a line
+-- is that of the whole run.
+CREATE FUNCTION compare.random_purge() RETURNS compare.command
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+	c compare.command;
+BEGIN
+	c.name := 'purge_shipped';
+	c.eta := CASE WHEN compare.once_in(3) THEN 'infinity' ELSE compare.random_eta() END;
 	RETURN c;
 END
 $$;
@@ -318,16 +373,19 @@ DECLARE
 BEGIN
 	CASE
 		WHEN roll <= 100 THEN c := compare.random_add_batch(least(sku_number, 32), progress);
-		WHEN roll <= 575 THEN c := compare.random_allocate(sku_number);
-		WHEN roll <= 600 THEN c := compare.random_allocate_lines(sku_number);
-		WHEN roll <= 760 THEN c := compare.random_line_command('deallocate', sku_number, progress);
-		WHEN roll <= 770 THEN c := compare.random_line_command('ship', sku_number, progress);
+		WHEN roll <= 545 THEN c := compare.random_allocate(sku_number);
+		WHEN roll <= 570 THEN c := compare.random_allocate_lines(sku_number);
+		WHEN roll <= 710 THEN c := compare.random_line_command('deallocate', sku_number, progress);
+		WHEN roll <= 725 THEN c := compare.random_line_command('ship', sku_number, progress);
+		WHEN roll <= 727 THEN c := compare.random_purge();
+		WHEN roll <= 757 THEN c := compare.random_change_eta(sku_number, progress);
+		WHEN roll <= 787 THEN c := compare.random_query(sku_number);
 		ELSE c := compare.random_change(sku_number, progress);
 	END CASE;
 	IF c.name = 'allocate_lines' AND compare.once_in(20) THEN
 		c := compare.spoiled_lines(c);
 	END IF;
-	WHILE c.name NOT IN ('ship', 'allocate_lines') AND compare.once_in(20) LOOP
+	WHILE c.name NOT IN ('purge_shipped', 'allocate_lines') AND compare.once_in(20) LOOP
 		c := compare.spoiled(c);
 	END LOOP;
 	RETURN c;

@@ -36,19 +36,18 @@ LANGUAGE sql STABLE AS $$
 			'SELECT string_agg(r::text, '' '' ORDER BY r.ordinality)
 			   FROM %1$I.change_batch_quantity(($1).ref, ($1).qty)
 					WITH ORDINALITY AS r'
-		-- Stock that has left, which no batch can do without: done to the
-		-- tables, the peer has no such command.
+		WHEN 'change_batch_eta' THEN
+			'SELECT string_agg(r::text, '' '' ORDER BY r.ordinality)
+			   FROM %1$I.change_batch_eta(($1).ref, ($1).eta)
+					WITH ORDINALITY AS r'
 		WHEN 'ship' THEN
-			'WITH shipped AS (
-				DELETE FROM %1$I.allocation
-				 WHERE orderid = ($1).orderid AND sku = ($1).sku
-				RETURNING batch_id, qty)
-			 UPDATE %1$I.slot SET shipped = slot.shipped + shipped.qty
-			   FROM shipped
-			  WHERE slot.batch_id = shipped.batch_id
-				AND slot.slot = (SELECT min(s.slot) FROM %1$I.slot s
-								  WHERE s.batch_id = shipped.batch_id)
-			 RETURNING shipped.qty::text'
+			'SELECT %1$I.ship(($1).orderid, ($1).sku)'
+		WHEN 'purge_shipped' THEN
+			'SELECT %1$I.purge_shipped(($1).eta)'
+		WHEN 'promise' THEN
+			'SELECT string_agg(r::text, '' '') FROM %1$I.promise(($1).sku, ($1).qty) AS r'
+		WHEN 'available_to_promise' THEN
+			'SELECT %1$I.available_to_promise(($1).sku, ($1).eta)'
 	END, side)
 $$;
 
@@ -99,7 +98,8 @@ LANGUAGE sql STABLE AS $$
 			  FROM alloc_peer.batch b
 			  JOIN alloc_peer.slot s USING (batch_id)
 			  JOIN alloc_peer.allocation a USING (batch_id)
-			 WHERE b.ref = c.ref AND c.qty >= s.shipped) AS line
+			 WHERE b.ref = c.ref AND c.qty >= s.shipped
+			   AND a.shipped_at IS NULL) AS line
 	 WHERE before < deficit
 $$;
 
@@ -116,18 +116,40 @@ BEGIN
 		RETURN QUERY SELECT compare.outcomes_of_allocate(c, answer, events);
 	ELSIF c.name = 'allocate_lines' THEN
 		RETURN QUERY SELECT compare.outcomes_of_lines(c, events);
-	ELSIF c.name IN ('deallocate', 'ship') THEN
-		RETURN NEXT CASE answer WHEN 'NULL' THEN 'no such line' ELSE 'done' END;
+	ELSIF c.name = 'deallocate' THEN
+		RETURN NEXT CASE
+			WHEN answer <> 'NULL' THEN 'done'
+			WHEN compare.was_shipped(c) THEN 'a line that was shipped'
+			ELSE 'no such line' END;
+	ELSIF c.name = 'ship' THEN
+		RETURN NEXT CASE
+			WHEN answer = '0' THEN 'nothing to ship'
+			WHEN c.sku IS NOT NULL THEN 'a line'
+			WHEN answer = '1' THEN 'an order of one line'
+			ELSE 'an order of several lines' END;
+	ELSIF c.name = 'change_batch_eta' THEN
+		RETURN QUERY SELECT compare.outcomes_of_eta(c, answer, events);
+	ELSIF c.name = 'promise' THEN
+		RETURN NEXT CASE answer WHEN 'NULL' THEN 'out of stock' ELSE 'a batch' END;
+	ELSIF c.name IN ('available_to_promise', 'purge_shipped') THEN
+		RETURN NEXT CASE answer WHEN '0' THEN 'nothing' ELSE 'something' END;
 	ELSE
 		RETURN QUERY SELECT compare.outcomes_of_change(answer, events, taken);
 	END IF;
 END
 $$;
 
+CREATE FUNCTION compare.was_shipped(c compare.command) RETURNS boolean
+LANGUAGE sql STABLE AS $$
+	SELECT EXISTS (SELECT FROM alloc_peer.allocation
+					WHERE orderid = c.orderid AND sku = c.sku AND shipped_at IS NOT NULL)
+$$;
+
 CREATE FUNCTION compare.outcomes_of_allocate(c compare.command, answer text, events text)
 RETURNS text
 LANGUAGE sql STABLE AS $$
 	SELECT CASE
+		WHEN events IS NULL AND compare.was_shipped(c) THEN 'a line that was shipped'
 		WHEN events IS NULL THEN 'same line again'
 		WHEN answer = 'NULL' THEN 'out of stock'
 		WHEN answer = (SELECT ref FROM alloc_peer.batch WHERE sku = c.sku
@@ -135,6 +157,19 @@ LANGUAGE sql STABLE AS $$
 		THEN 'by the first batch'
 		ELSE 'by a later batch'
 	END
+$$;
+
+CREATE FUNCTION compare.outcomes_of_eta(c compare.command, answer text, events text)
+RETURNS SETOF text
+LANGUAGE sql STABLE AS $$
+	SELECT outcome FROM (VALUES
+		('same day', events IS NULL),
+		('it arrives', events IS NOT NULL AND c.eta IS NULL),
+		('another day', events IS NOT NULL AND c.eta IS NOT NULL),
+		('no line', events IS NOT NULL AND answer = 'NULL'),
+		('one line', regexp_count(events, '^\(promise_changed,', 1, 'n') = 1),
+		('several lines', regexp_count(events, '^\(promise_changed,', 1, 'n') > 1)) AS v (outcome, holds)
+	 WHERE holds
 $$;
 
 CREATE FUNCTION compare.outcomes_of_lines(c compare.command, events text)
@@ -319,7 +354,13 @@ LANGUAGE sql STABLE AS $$
 		WHEN 'deallocate' THEN format('SELECT deallocate(%L, %L);', c.orderid, c.sku)
 		WHEN 'change_batch_quantity' THEN
 			format('SELECT * FROM change_batch_quantity(%L, %L);', c.ref, c.qty)
-		ELSE format('-- ship %L, %L', c.orderid, c.sku)
+		WHEN 'change_batch_eta' THEN
+			format('SELECT * FROM change_batch_eta(%L, %L);', c.ref, c.eta)
+		WHEN 'ship' THEN format('SELECT ship(%L, %L);', c.orderid, c.sku)
+		WHEN 'purge_shipped' THEN format('SELECT purge_shipped(%L);', c.eta)
+		WHEN 'promise' THEN format('SELECT * FROM promise(%L, %L);', c.sku, c.qty)
+		WHEN 'available_to_promise' THEN
+			format('SELECT available_to_promise(%L, %L);', c.sku, c.eta)
 	END
 $$;
 
@@ -329,6 +370,8 @@ LANGUAGE sql STABLE AS $$
 	SELECT array_agg(sku)
 	  FROM (SELECT c.sku
 			UNION SELECT sku FROM alloc_peer.batch WHERE ref = c.ref
+			UNION SELECT sku FROM alloc_peer.allocation
+				   WHERE orderid = c.orderid AND c.sku IS NULL
 			UNION SELECT sku FROM unnest(c.lines)) AS known
 $$;
 
@@ -346,4 +389,5 @@ SELECT j.n, compare.as_sql(j.command) || CASE WHEN j.undone THEN ' -- rolled bac
   FROM target
   JOIN compare.journal j ON j.n <= target.n
  WHERE target.skus && compare.skus(j.command)
+	OR (j.command).name = 'purge_shipped'
  ORDER BY j.n;

@@ -37,7 +37,7 @@ LANGUAGE sql STABLE AS $$
 			   FROM %1$I.slot s LEFT JOIN %1$I.batch b USING (batch_id)
 			  GROUP BY b.ref, s.ref, s.sku, s.eta'
 		WHEN 'allocation' THEN
-			'SELECT a.orderid, a.sku, a.qty, b.ref, a.expires_at, e.number
+			'SELECT a.orderid, a.sku, a.qty, b.ref, a.expires_at, a.shipped_at, e.number
 			   FROM %1$I.allocation a
 			   LEFT JOIN %1$I.batch b USING (batch_id)
 			   LEFT JOIN compare.event_number e
@@ -80,7 +80,7 @@ BEGIN
 				(SELECT sum(s.available + s.shipped) FROM %1$I.slot s
 				  WHERE s.batch_id = b.batch_id)
 				+ (SELECT coalesce(sum(a.qty), 0) FROM %1$I.allocation a
-					WHERE a.batch_id = b.batch_id)', side)
+					WHERE a.batch_id = b.batch_id AND a.shipped_at IS NULL)', side)
 	   INTO listed;
 	RETURN listed;
 END

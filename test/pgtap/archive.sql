@@ -4,20 +4,6 @@
 \ir common.psql
 SELECT plan(111);
 
--- unlike_log: between replay() and view batches.
-CREATE FUNCTION unlike_log() RETURNS SETOF text
-LANGUAGE sql STABLE AS $$
-	(SELECT 'only replayed: ' || r FROM (SELECT * FROM alloc.replay() EXCEPT ALL SELECT * FROM alloc.batches) r)
-	UNION ALL
-	(SELECT 'only in batches: ' || b FROM (SELECT * FROM alloc.batches EXCEPT ALL SELECT * FROM alloc.replay()) b)
-	UNION ALL
-	SELECT 'check: ' || concat_ws(' ', problem, sku, batchref, orderid, detail) FROM alloc.check()
-$$;
--- agrees: one test, that log and state say the same.
-CREATE FUNCTION agrees(after text) RETURNS text
-LANGUAGE sql AS $$
-	SELECT is_empty('SELECT unlike_log()', after || ': log and state agree')
-$$;
 CREATE FUNCTION logged() RETURNS bigint[]
 LANGUAGE sql STABLE AS 'SELECT coalesce(array_agg(event_id ORDER BY event_id), ''{}'') FROM alloc.event';
 CREATE FUNCTION given(consumer text, max_events int DEFAULT 1000) RETURNS bigint[]

@@ -172,7 +172,7 @@ SELECT is(available('y1'), 2::bigint, 'with what was available');
 
 SELECT alloc.add_batch('s1', 'ship', 20), alloc.add_batch('s2', 'ship', 20, '2011-01-01');
 SELECT alloc.allocate('gone', 'ship', 6), alloc.allocate('o1', 'ship', 5), alloc.allocate('o2', 'ship', 5);
-SELECT ship('gone', 'ship');
+SELECT alloc.ship('gone', 'ship');
 SELECT sound('six units are shipped');
 SELECT refused($$SELECT * FROM alloc.change_batch_quantity('s1', 5)$$, 'SK004', '%5%"s1"%6%',
 	'one unit below what has been shipped');

@@ -10,13 +10,6 @@ LANGUAGE sql STABLE AS $$
 	SELECT concat_ws(' ', problem, sku, batchref, orderid)
 	  FROM alloc.check() ORDER BY 1
 $$;
--- unlike_log: between replay() and view batches.
-CREATE FUNCTION unlike_log() RETURNS SETOF text
-LANGUAGE sql STABLE AS $$
-	(SELECT 'only replayed: ' || r FROM (SELECT * FROM alloc.replay() EXCEPT ALL SELECT * FROM alloc.batches) r)
-	UNION ALL
-	(SELECT 'only in batches: ' || b FROM (SELECT * FROM alloc.batches EXCEPT ALL SELECT * FROM alloc.replay()) b)
-$$;
 -- go_on: commands of all kinds on each batch; the lines that left with it.
 CREATE FUNCTION go_on() RETURNS SETOF text
 LANGUAGE plpgsql AS $$
@@ -43,7 +36,7 @@ BEGIN
 		PERFORM alloc.add_batch(b.ref || ' new', b.sku, 10);
 	END LOOP;
 	RETURN QUERY SELECT 'afterwards: ' || f FROM found() f;
-	RETURN QUERY SELECT 'afterwards: ' || f FROM unlike_log() f;
+	RETURN QUERY SELECT 'afterwards: ' || f FROM unlike_replay() f;
 END
 $$;
 -- repairs: what repair() says, in words.
@@ -89,7 +82,7 @@ BEGIN
 		RETURN NEXT 'not each repair is an event';
 	END IF;
 	RETURN QUERY SELECT 'left: ' || f FROM found() f;
-	RETURN QUERY SELECT f FROM unlike_log() f;
+	RETURN QUERY SELECT f FROM unlike_replay() f;
 	RETURN QUERY SELECT 'unsound: ' || f FROM unsound() f;
 	RETURN QUERY SELECT 'replay has changed: ' || r FROM (SELECT * FROM alloc.replay() EXCEPT ALL SELECT * FROM unnest(told)) r;
 	RETURN QUERY SELECT go_on();
@@ -431,7 +424,7 @@ SELECT results_eq($$SELECT type, sku, batchref, orderid, qty, payload->>'old_qty
 	format($$VALUES ('repaired', 'LAMP', NULL, NULL, NULL::bigint, NULL), ('repaired', 'LAMP', 'lamp', NULL, %s, '77'),
 		('repaired', 'RUG', 'rug', 'o1', 1, NULL), ('repaired', 'DESK', 'desk', NULL, %s, '99')$$,
 		(SELECT purchased_qty FROM alloc.batches WHERE ref = 'lamp'), available('desk')), 'what was mended, now and before');
-SELECT is_empty('SELECT unlike_log()', 'replay() passes over it');
+SELECT is_empty('SELECT unlike_replay()', 'replay() passes over it');
 SELECT is((SELECT count(*) FROM alloc.history_of_order('o1') WHERE type = 'repaired'), 1::bigint, 'the history of an order tells it');
 
 -- Arguments, and where it cannot run

@@ -47,6 +47,26 @@ SELECT results_eq('SELECT news()', ARRAY[
 	'allocated o1 LAMP 4 b2', 'out_of_stock o2 LAMP 10',
 	'allocated o5 LAMP 3 b2', 'out_of_stock o6 LAMP 3', 'deallocated o5 LAMP 3 b2'],
 	'the events are those of the commands');
+SAVEPOINT here;
+SELECT mark();
+SELECT is_answer('{"command": "change_batch_eta", "ref": "b2", "eta": "2031-03-20"}',
+	'[{"orderid": "o1", "sku": "LAMP", "qty": 4, "old_eta": "2031-03-01", "new_eta": "2031-03-20"}]', 'change_batch_eta: another day, a row for each line');
+SELECT is_answer('{"command": "change_batch_eta", "ref": "b2", "eta": "2031-03-20"}', '[]', 'change_batch_eta: the same day');
+SELECT is_answer('{"command": "change_batch_eta", "ref": "b2", "eta": null}',
+	'[{"orderid": "o1", "sku": "LAMP", "qty": 4, "old_eta": "2031-03-20", "new_eta": null}]', 'change_batch_eta: it arrives');
+SELECT is_answer('{"command": "change_batch_eta", "ref": "b1", "eta": "infinity"}', '[]', 'change_batch_eta: no line');
+SELECT is_answer('{"command": "allocate", "orderid": "o7", "sku": "LAMP", "qty": 2}', '"b2"', 'allocate: from what has arrived');
+SELECT is_answer('{"command": "ship", "orderid": "o7", "sku": "LAMP"}', '1', 'ship: a line');
+SELECT is_answer('{"command": "ship", "orderid": "o7", "sku": null}', '0', 'ship: nothing is left');
+SELECT is_answer('{"command": "ship", "orderid": "o1"}', '1', 'ship: all lines of an order');
+SELECT is_answer('{"command": "allocate", "orderid": "o1", "sku": "LAMP", "qty": 4}', '"b2"', 'allocate: a line that was shipped has its batch');
+SELECT is_answer('{"command": "deallocate", "orderid": "o1", "sku": "LAMP"}', 'null', 'deallocate: but is not allocated');
+SELECT results_eq('SELECT news()', ARRAY[
+	'batch_eta_changed LAMP b2 eta 2031-03-20 eta was 2031-03-01', 'promise_changed o1 LAMP 4 b2 eta 2031-03-20 eta was 2031-03-01',
+	'batch_eta_changed LAMP b2 eta was 2031-03-20', 'promise_changed o1 LAMP 4 b2 eta was 2031-03-20', 'batch_eta_changed LAMP b1 eta infinity',
+	'allocated o7 LAMP 2 b2', 'shipped o7 LAMP 2 b2', 'shipped o1 LAMP 4 b2'], 'with their events');
+SELECT sound('ships');
+ROLLBACK TO SAVEPOINT here;
 SELECT is_empty('SELECT FROM alloc.message', 'messages without an id are not kept');
 SELECT sound('all commands');
 
@@ -90,6 +110,14 @@ SELECT is_answer('{"command": "change_batch_quantity", "ref": "c1", "qty": 0, "m
 	'[{"orderid": "v1", "sku": "VASE", "qty": 2, "old_batchref": "c1", "new_batchref": "c2"}]', 'rows as an answer');
 SELECT is_answer('{"command": "change_batch_quantity", "ref": "c1", "qty": 0, "message_id": "m4"}',
 	'[{"orderid": "v1", "sku": "VASE", "qty": 2, "old_batchref": "c1", "new_batchref": "c2"}]', 'are kept');
+SELECT alloc.add_batch('s1', 'SHIP', 10, '2031-01-01'), alloc.allocate('s1', 'SHIP', 1);
+SELECT is_answer('{"command": "ship", "orderid": "s1", "message_id": "ship"}', '1', 'a message that ships');
+SELECT alloc.purge_shipped('infinity'), alloc.allocate('s1', 'SHIP', 2);
+SELECT is_answer('{"command": "ship", "orderid": "s1", "message_id": "ship"}', '1', 'again: the answer that it got then');
+SELECT is_answer('{"command": "change_batch_eta", "ref": "s1", "eta": null, "message_id": "eta"}',
+	'[{"orderid": "s1", "sku": "SHIP", "qty": 2, "old_eta": "2031-01-01", "new_eta": null}]', 'the line that came again was not shipped');
+SELECT is_answer('{"command": "change_batch_eta", "ref": "s1", "eta": null, "message_id": "eta"}',
+	'[{"orderid": "s1", "sku": "SHIP", "qty": 2, "old_eta": "2031-01-01", "new_eta": null}]', 'days as an answer are kept');
 SELECT is_answer(jsonb_build_object('command', 'deallocate', 'orderid', 'none', 'sku', 'none', 'message_id', key), 'null', 'an id like ' || left(key, 9))
   FROM (VALUES ('O''Reilly'), (' '), ('Füße 照明器具 🪔'), ('%_\"'), (repeat('k', 255))) AS k (key);
 SELECT set_has('SELECT message_id FROM alloc.message', $$SELECT unnest(ARRAY['O''Reilly', ' ', 'Füße 照明器具 🪔', '%_\"', repeat('k', 255)])$$, 'are kept as they are');
@@ -216,6 +244,18 @@ SELECT refused(format('SELECT alloc.handle(%L)', message), state, pattern, what)
 	('a line with an unknown sku', '{"command": "allocate_lines", "message_id": "m10", "lines": [{"orderid": "o9", "sku": "LAMP", "qty": 1}, {"orderid": "o9", "sku": "none", "qty": 1}]}', 'SK001', 'unknown sku "none"'),
 	('an error of the command', '{"command": "allocate", "orderid": "o1", "sku": "LAMP", "qty": 5, "message_id": "m10"}', 'SK003', 'order line ("o1", "LAMP")%'),
 	('an unknown batch', '{"command": "change_batch_quantity", "ref": "none", "qty": 5, "message_id": "m10"}', 'SK002', 'unknown batch "none"'),
+	('ship without an order', '{"command": "ship", "sku": "LAMP"}', '22004', 'orderid must not be null'),
+	('ship of an order that is null', '{"command": "ship", "orderid": null}', '22004', 'orderid must not be null'),
+	('ship of an empty sku', '{"command": "ship", "orderid": "o1", "sku": ""}', '22023', 'sku must not be empty%'),
+	('ship of a sku that is a number', '{"command": "ship", "orderid": "o1", "sku": 7}', '22023', 'sku must be a JSON string: 7'),
+	('ship with a quantity', '{"command": "ship", "orderid": "o1", "qty": 1}', '22023', 'unknown key "qty" of ship'),
+	('change_batch_eta without a batch', '{"command": "change_batch_eta", "eta": "2031-01-01"}', '22004', 'ref must not be null'),
+	('change_batch_eta of an unknown batch', '{"command": "change_batch_eta", "ref": "none", "eta": "2031-01-01", "message_id": "m10"}', 'SK002', 'unknown batch "none"'),
+	('change_batch_eta with a day in letters', '{"command": "change_batch_eta", "ref": "b2", "eta": "soon"}', '22007', '%date%"soon"'),
+	('change_batch_eta with a day that is a number', '{"command": "change_batch_eta", "ref": "b2", "eta": 20310101}', '22023', 'eta must be a JSON string: 20310101'),
+	('change_batch_eta with the key of the rows', '{"command": "change_batch_eta", "ref": "b2", "new_eta": "2031-01-01"}', '22023', 'unknown key "new_eta" of change_batch_eta'),
+	('a purge', '{"command": "purge_shipped", "before": "infinity"}', '22023', 'unknown command "purge_shipped"'),
+	('a query', '{"command": "promise", "sku": "LAMP", "qty": 1}', '22023', 'unknown command "promise"'),
 	('a batch with other values', '{"command": "add_batch", "ref": "c1", "sku": "VASE", "qty": 9, "message_id": "m10"}', '23505', 'batch "c1"%')
   ) AS bad (what, message, state, pattern);
 SELECT refused($$SET LOCAL transaction_read_only = on; SELECT alloc.handle('{"command": "deallocate", "orderid": "o1", "sku": "LAMP", "message_id": "ro"}')$$,
@@ -260,6 +300,8 @@ SELECT refused(as_sender(message), '42501', '%function ' || (message->>'command'
 	'{"command": "add_batch", "ref": "s1", "sku": "LAMP", "qty": 10, "message_id": "s1"}',
 	'{"command": "deallocate", "orderid": "o1", "sku": "LAMP", "message_id": "s1"}',
 	'{"command": "change_batch_quantity", "ref": "b2", "qty": 1, "message_id": "s1"}',
+	'{"command": "change_batch_eta", "ref": "b2", "eta": null, "message_id": "s1"}',
+	'{"command": "ship", "orderid": "o1", "message_id": "s1"}',
 	'{"command": "allocate_lines", "lines": [{"orderid": "o9", "sku": "LAMP", "qty": 1}], "message_id": "s1"}']) AS message;
 GRANT EXECUTE ON FUNCTION alloc.allocate(text, text, bigint), alloc.allocate_lines(alloc.order_line[]) TO regress_sender;
 SELECT lives_ok(as_sender(allocation('s1', 's1')), 'with EXECUTE on both');
@@ -290,8 +332,10 @@ SELECT lives_ok(as_sender(message, path), (message->>'command') || ' with search
 	jsonb_build_object('command', 'add_batch', 'ref', 'h' || n, 'sku', 'HAT', 'qty', 10, 'eta', '2031-01-01', 'message_id', 'hb' || n),
 	jsonb_build_object('command', 'deallocate', 'orderid', 'h' || n, 'sku', 'LAMP', 'message_id', 'hd' || n),
 	jsonb_build_object('command', 'change_batch_quantity', 'ref', 'h' || n, 'qty', 1, 'message_id', 'hq' || n),
+	jsonb_build_object('command', 'change_batch_eta', 'ref', 'h' || n, 'eta', '2031-01-02', 'message_id', 'he' || n),
+	jsonb_build_object('command', 'ship', 'orderid', 'h' || n, 'message_id', 'hs' || n),
 	jsonb_build_object('command', 'allocate_lines', 'lines', '[{"orderid": "h", "sku": "HAT", "qty": 1}]'::jsonb, 'message_id', 'hl' || n)]) AS message;
-SELECT is((SELECT count(*) FROM alloc.message WHERE message_id LIKE 'h%'), 20::bigint, 'all of them are kept');
+SELECT is((SELECT count(*) FROM alloc.message WHERE message_id LIKE 'h%'), 28::bigint, 'all of them are kept');
 SELECT sound('senders');
 ROLLBACK;
 

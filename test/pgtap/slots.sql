@@ -159,7 +159,7 @@ ROLLBACK;
 BEGIN;
 SELECT alloc.add_batch('b', 's', 30), alloc.add_batch('c', 's', 30, '2011-01-01');
 SELECT alloc.allocate('a', 's', 4);
-SELECT ship('a', 's');
+SELECT alloc.ship('a', 's');
 SELECT alloc.allocate('b', 's', 10);
 SELECT scatter('b', '{4,5,7}');
 UPDATE alloc.slot SET shipped = CASE slot WHEN 0 THEN 1 WHEN 14 THEN 3 ELSE 0 END WHERE ref = 'b';

@@ -52,7 +52,7 @@ SELECT results_eq($$SELECT sku, batchref FROM alloc.allocations WHERE orderid = 
 
 -- Shipped units
 
-SELECT ship('o2', 'lamp'), ship('o3', 'lamp');
+SELECT alloc.ship('o2', 'lamp'), alloc.ship('o3', 'lamp');
 SELECT results_eq($$SELECT shipped_qty, allocated_qty, available_qty FROM alloc.batches WHERE ref = 'store2'$$,
 	'VALUES (15::bigint, 0::bigint, 5::bigint)', 'batches: shipped units are no longer allocated');
 SELECT results_eq($$SELECT * FROM alloc.stock WHERE sku = 'lamp'$$,

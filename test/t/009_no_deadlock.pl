@@ -1,6 +1,6 @@
 # No deadlock, whatever single commands come together: 32 clients at random on
-# 8 products, with orders that they share, arrays of lines in any order, and
-# quantities that shrink and grow below them.
+# 8 products, with orders that they share, arrays of lines in any order, whole
+# orders that leave, and quantities and days that change below them.
 #
 #   DEADLOCK_SECONDS=600 test/run tap      the full run; 20 without
 
@@ -26,11 +26,22 @@ log_statement = none
 END
 
 # 300 units of each product, where orders want about 360.
-$node->safe_psql('postgres', <<'END');
+$node->safe_psql('postgres', <<'SQL');
 SELECT alloc.add_batch('batch ' || n || ' of ' || sku, 'sku ' || sku, 100,
                        CASE WHEN n > 1 THEN '2030-01-01'::date + n END)
-  FROM generate_series(1, 3) n, generate_series(1, 8) sku
+  FROM generate_series(1, 3) n, generate_series(1, 8) sku;
+
+-- To so much above what has left; more may leave before it has its locks.
+CREATE FUNCTION change(ref text, qty bigint) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM alloc.change_batch_quantity(b.ref, b.shipped_qty + qty)
+	   FROM alloc.batches b WHERE b.ref = change.ref;
+EXCEPTION WHEN SQLSTATE 'SK004' THEN
+	NULL;
 END
+$$;
+SQL
 
 # The quantity of a line follows from its key, so that whoever meets a line of
 # somebody else means the same one.
@@ -65,7 +76,28 @@ END
 \set batch random(1, 3)
 \set sku random(1, 8)
 \set qty random(0, 160) * CASE WHEN random(1, 10) = 1 THEN 10 ELSE 1 END
-SELECT * FROM alloc.change_batch_quantity('batch ' || :batch || ' of ' || :sku, :qty);
+SELECT change('batch ' || :batch || ' of ' || :sku, :qty);
+END
+	change_batch_eta => [ 5, <<'END' ],
+\set batch random(1, 3)
+\set sku random(1, 8)
+\set day random(0, 3)
+SELECT * FROM alloc.change_batch_eta('batch ' || :batch || ' of ' || :sku,
+                                     nullif('2030-01-01'::date + :day, '2030-01-01'));
+END
+	ship_line => [ 5, <<'END' ],
+\set orderid random(1, 120)
+\set sku random(1, 8)
+SELECT alloc.ship('order ' || :orderid, 'sku ' || :sku);
+END
+	ship_order => [ 5, <<'END' ],
+\set orderid random(1, 120)
+SELECT alloc.ship('order ' || :orderid);
+END
+
+	# So that the orders can come again.
+	purge_shipped => [ 3, <<'END' ],
+SELECT alloc.purge_shipped(now() - random() * interval '1 second');
 END
 
 	# Often again what somebody else has added, or is adding.
@@ -91,6 +123,10 @@ my %least = (
 	allocate_lines => 50,
 	deallocate => 100,
 	change_batch_quantity => 50,
+	change_batch_eta => 20,
+	ship_line => 20,
+	ship_order => 20,
+	purge_shipped => 10,
 	add_batch => 10);
 
 foreach my $name (sort keys %scripts)
@@ -99,28 +135,30 @@ foreach my $name (sort keys %scripts)
 	note("$name: $times{$name}");
 }
 
-# That the work was of each kind: lines served, refused, freed and moved.
+# That the work was of each kind: lines served, refused, freed, moved, shipped
+# and delayed.
 my %events = map { split(/\|/) }
 	split(/\n/, rows('SELECT type, count(*) FROM alloc.events GROUP BY type'));
 
-foreach my $type (qw(allocated deallocated out_of_stock batch_quantity_changed))
+foreach my $type (qw(allocated deallocated out_of_stock batch_quantity_changed shipped promise_changed))
 {
 	cmp_ok($events{$type} // 0, '>=', 50, "there are events $type");
 	note("$type: $events{$type}");
 }
 cmp_ok($events{batch_created}, '>', 24, 'batches were added');
 
-is(rows(<<'END'), '', 'each unit is available or on one line');
+is(rows(<<'END'), '', 'each unit is available, shipped or on one line');
 SELECT b.*, a.qty FROM alloc.batches b
  CROSS JOIN LATERAL (
 	SELECT coalesce(sum(qty), 0) AS qty FROM alloc.allocations WHERE batchref = b.ref) a
- WHERE b.available_qty < 0 OR b.allocated_qty < 0 OR b.shipped_qty <> 0
+ WHERE b.available_qty < 0 OR b.allocated_qty < 0 OR b.shipped_qty < 0
     OR a.qty <> b.allocated_qty
-    OR a.qty + b.available_qty <> b.purchased_qty
+    OR a.qty + b.shipped_qty + b.available_qty <> b.purchased_qty
 END
 
 is(rows(<<'END'), '', 'the log adds up to what is there');
-SELECT ref, b.purchased_qty, b.allocated_qty, log.purchased_qty, log.allocated_qty
+SELECT ref, b.purchased_qty, b.allocated_qty, b.shipped_qty,
+       log.purchased_qty, log.allocated_qty, log.shipped_qty
   FROM alloc.batches b
   FULL JOIN (
 	SELECT batchref AS ref,
@@ -129,15 +167,18 @@ SELECT ref, b.purchased_qty, b.allocated_qty, log.purchased_qty, log.allocated_q
 	                     ELSE 0 END) AS purchased_qty,
 	       sum(CASE type WHEN 'allocated' THEN qty
 	                     WHEN 'deallocated' THEN -qty
-	                     ELSE 0 END) AS allocated_qty
+	                     WHEN 'shipped' THEN -qty
+	                     ELSE 0 END) AS allocated_qty,
+	       sum(CASE type WHEN 'shipped' THEN qty ELSE 0 END) AS shipped_qty
 	  FROM alloc.events WHERE batchref IS NOT NULL GROUP BY 1) log USING (ref)
- WHERE (b.purchased_qty, b.allocated_qty)
-       IS DISTINCT FROM (log.purchased_qty, log.allocated_qty)
+ WHERE (b.purchased_qty, b.allocated_qty, b.shipped_qty)
+       IS DISTINCT FROM (log.purchased_qty, log.allocated_qty, log.shipped_qty)
 END
 
 is(rows('SELECT count(*) FROM (SELECT FROM alloc.allocations
 		  GROUP BY orderid, sku HAVING count(*) > 1) line'), 0, 'no line is there twice');
 is(problems($node, 'postgres'), '', 'sound');
+is(rows('SELECT * FROM alloc.check()'), '', 'check() finds nothing');
 is(absurd($node, 'postgres'), '', 'the log makes sense at each event');
 
 $node->stop;

@@ -96,23 +96,25 @@ SELECT 'batch ' || b.ref
        (SELECT coalesce(sum(s.available + s.shipped), 0) FROM alloc.slot s
          WHERE s.batch_id = b.batch_id) +
        (SELECT coalesce(sum(a.qty), 0) FROM alloc.allocation a
-         WHERE a.batch_id = b.batch_id);
+         WHERE a.batch_id = b.batch_id AND a.shipped_at IS NULL);
 
 SELECT 'slot of batch ' || batch_id
   FROM alloc.slot WHERE batch_id NOT IN (SELECT batch_id FROM alloc.batch);
 
--- The last that happened to each line, and the lines.
+-- The last that happened to each line, and the lines.  One that was shipped may
+-- have been forgotten.
 WITH last AS (
 	SELECT DISTINCT ON (orderid, sku) *
-	  FROM alloc.event WHERE type IN ('allocated', 'deallocated')
+	  FROM alloc.event WHERE type IN ('allocated', 'deallocated', 'shipped')
 	 ORDER BY orderid, sku, event_id DESC),
 line AS (
 	SELECT a.*, b.ref FROM alloc.allocation a LEFT JOIN alloc.batch b USING (batch_id))
 SELECT 'line ' || coalesce(last.orderid, line.orderid)
-  FROM (SELECT * FROM last WHERE type = 'allocated') last
+  FROM (SELECT * FROM last WHERE type <> 'deallocated') last
   FULL JOIN line USING (orderid, sku)
- WHERE (last.event_id, last.qty, last.batchref)
-       IS DISTINCT FROM (line.event_id, line.qty, line.ref);
+ WHERE (last.event_id, last.qty, last.batchref, last.type = 'shipped')
+       IS DISTINCT FROM (line.event_id, line.qty, line.ref, line.shipped_at IS NOT NULL)
+   AND (line.orderid IS NOT NULL OR last.type <> 'shipped');
 
 -- A batch as its events tell it.
 SELECT 'log of batch ' || coalesce(b.ref, e.batchref)
@@ -160,10 +162,10 @@ SELECT * FROM (
 SELECT * FROM (
 	SELECT event_id, orderid, sku, type, batchref,
 	       lag(type) OVER line AS type_before, lag(batchref) OVER line AS batchref_before
-	  FROM alloc.event WHERE type IN ('allocated', 'deallocated')
+	  FROM alloc.event WHERE type IN ('allocated', 'deallocated', 'shipped')
 	WINDOW line AS (PARTITION BY orderid, sku ORDER BY event_id)) AS log
- WHERE (type = 'allocated') <> (coalesce(type_before, 'deallocated') = 'deallocated')
-    OR type = 'deallocated' AND batchref <> batchref_before
+ WHERE (type = 'allocated') = (coalesce(type_before, 'none') = 'allocated')
+    OR type <> 'allocated' AND batchref <> batchref_before
  LIMIT 5;
 END
 }
