@@ -20,6 +20,7 @@ typedef struct AllocMessageArg
 {
 	const char *name;
 	Oid			type;			/* text, bigint, date or order lines */
+	bool		must_be_there;	/* null says something that absence does not */
 } AllocMessageArg;
 
 /* A command that a message may be about. */

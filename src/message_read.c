@@ -49,7 +49,7 @@ const AllocMessageCommand alloc_message_commands[ALLOC_MESSAGE_NCOMMANDS] = {
 	{"change_batch_quantity", "SELECT * FROM alloc.change_batch_quantity($1, $2)", true, 2,
 	{{"ref", TEXTOID}, {"qty", INT8OID}}},
 	{"change_batch_eta", "SELECT * FROM alloc.change_batch_eta($1, $2)", true, 2,
-	{{"ref", TEXTOID}, {"eta", DATEOID}}},
+	{{"ref", TEXTOID}, {"eta", DATEOID, true}}},
 	{"ship", "SELECT alloc.ship($1, $2)", false, 2,
 	{{"orderid", TEXTOID}, {"sku", TEXTOID}}}
 };
@@ -64,6 +64,7 @@ static void require_known_keys(JsonbContainer *object, const char **known,
 							   int nknown, const char *what);
 static bool get_key(JsonbContainer *object, const char *name,
 					JsonbValue *value);
+static void require_key(JsonbContainer *object, const char *name);
 static Datum read_key(JsonbContainer *object, const char *name, Oid type,
 					  bool *isnull);
 static Datum read_scalar(JsonbValue *value, const char *name, Oid type);
@@ -116,6 +117,8 @@ alloc_message_read(Jsonb *json, AllocMessage *message)
 		}
 		else
 		{
+			if (arg->must_be_there)
+				require_key(object, arg->name);
 			message->types[i] = arg->type;
 			message->values[i] = read_key(object, arg->name, arg->type, &isnull);
 		}
@@ -253,6 +256,19 @@ get_key(JsonbContainer *object, const char *name, JsonbValue *value)
 	return getKeyJsonValueFromContainer(object, name, (int) strlen(name),
 										value) != NULL &&
 		value->type != jbvNull;
+}
+
+static void
+require_key(JsonbContainer *object, const char *name)
+{
+	JsonbValue	value;
+
+	if (getKeyJsonValueFromContainer(object, name, (int) strlen(name),
+									 &value) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("the message has no key \"%s\"", name),
+				 errhint("Null is a value of its own here.")));
 }
 
 static Datum

@@ -310,7 +310,9 @@ TableScanDesc
 alloc_table_scan_all(AllocTable *table, ScanKey keys, int nkeys)
 {
 	alloc_table_open(table);
-	return table_beginscan(table->rel, GetActiveSnapshot(), nkeys, keys);
+	/* From the first block on: who changes rows takes them in one order. */
+	return table_beginscan_strat(table->rel, GetActiveSnapshot(), nkeys, keys,
+								 true, false);
 }
 
 bool

@@ -195,6 +195,7 @@ SELECT refused(format('SELECT alloc.handle(%L)', message), state, pattern, what)
 	('a key that has a quote', '{"command": "deallocate", "orderid": "o1", "sku": "LAMP", "a\"b": 4}', '22023', 'unknown key "a\\"b" of deallocate'),
 	('a missing key', '{"command": "allocate", "orderid": "o9", "qty": 4}', '22004', 'sku must not be null'),
 	('a missing quantity', '{"command": "allocate", "orderid": "o9", "sku": "LAMP"}', '22004', 'qty must not be null'),
+	('a missing day, which null would say is none', '{"command": "change_batch_eta", "ref": "b1"}', '22004', 'the message has no key "eta"'),
 	('a key that is null', '{"command": "allocate", "orderid": null, "sku": "LAMP", "qty": 4}', '22004', 'orderid must not be null'),
 	('an empty text', '{"command": "allocate", "orderid": "", "sku": "LAMP", "qty": 4}', '22023', 'orderid must not be empty%'),
 	('a text that is a number', '{"command": "allocate", "orderid": 12, "sku": "LAMP", "qty": 4}', '22023', 'orderid must be a JSON string: 12'),

@@ -107,7 +107,7 @@ SELECT sound('a batch is replaced');
 
 SELECT alloc.add_batch('s', 'SHIP', 20);
 SELECT alloc.allocate('gone', 'SHIP', 6), alloc.allocate('o1', 'SHIP', 5);
-SELECT ship('gone', 'SHIP');
+SELECT alloc.ship('gone', 'SHIP');
 SELECT results_eq($$SELECT synced('feed')$$, ARRAY['retire s SHIP: 20 to 6'],
 	'not in the feed: down to what has been shipped');
 SELECT is_empty($$SELECT synced('feed')$$, 'again: it is there already');
