@@ -119,8 +119,6 @@ CREATE TABLE alloc.event (
 	merged      bigint[],
 	CONSTRAINT event_pkey PRIMARY KEY (event_id) INCLUDE (xact)
 ) USING heap;
--- The story of a sku, and its replay.
-CREATE INDEX event_sku ON alloc.event (sku text_pattern_ops);
 COMMENT ON TABLE alloc.event IS
 	'facts that commands recorded, never changed and never deleted by a command';
 

@@ -69,7 +69,8 @@ AllocTable alloc_tables[NTABLES] = {
 		.name = "event",
 		.sequence = "event_id_seq",
 		.ncolumns = EVENT_NCOLUMNS,
-		.index_names = {"event_pkey", "event_sku"}
+		.index_names = {"event_pkey", "event_sku"},
+		.nrequired = 1
 	},
 	[SNAPSHOT] = {
 		.name = "snapshot",

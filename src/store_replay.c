@@ -12,6 +12,7 @@
  */
 #include "postgres.h"
 
+#include "argument.h"
 #include "compat.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
@@ -25,6 +26,7 @@
 /* Which events are wanted, and by whom. */
 typedef struct FactRange
 {
+	const text *sku;			/* NULL: any */
 	int64		after;
 	int64		upto;
 	AllocFactTaker take;
@@ -43,19 +45,20 @@ static int64 newest_id(int table, int index, int64 upto);
  *		Gives all events with ids above after and up to upto, those of a sku
  *		only unless it is NULL, in no order.
  *
- * One sku is read by its index; a small part of the log by its key; and most
+ * One sku is read by the index event_sku, where a DBA has made it: each command
+ * would pay for it, so the extension does not.  A small part of the log by its key; and most
  * of it as it lies in the table, which is fastest.
  */
 void
 alloc_store_read_facts(const text *sku, int64 after, int64 upto,
 					   AllocFactTaker take, void *arg)
 {
-	FactRange	range = {after, upto, take, arg};
+	FactRange	range = {sku, after, upto, take, arg};
 	int64		first = alloc_store_archived_to();
 	int64		last = alloc_store_last_event_id();
 	ScanKeyData keys[2];
 
-	if (sku != NULL)
+	if (sku != NULL && alloc_table_has_index(&alloc_tables[EVENT], EVENT_SKU))
 	{
 		alloc_key_text(&keys[0], 1, sku);
 		read_by_index(&range, EVENT_SKU, keys, 1);
@@ -99,7 +102,8 @@ give_fact(const FactRange *range)
 	AllocFact	fact;
 
 	read_fact(&fact);
-	if (fact.event_id > range->after && fact.event_id <= range->upto)
+	if (fact.event_id > range->after && fact.event_id <= range->upto &&
+		(range->sku == NULL || alloc_same_key(fact.sku, range->sku)))
 		range->take(&fact, range->arg);
 }
 

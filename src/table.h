@@ -32,6 +32,7 @@ typedef struct AllocTable
 	bool		busy_pages;		/* rows are updated all the time */
 	int			ncolumns;
 	const char *index_names[ALLOC_MAX_NAMED_INDEXES];	/* that scans use */
+	int			nrequired;		/* of them; the others may be missing; 0: all */
 
 	MemoryContext cxt;			/* NULL: nothing is cached */
 	bool		stale;			/* the definition may have changed */
@@ -56,6 +57,7 @@ extern void alloc_table_read_only(bool read_only);
 extern void alloc_table_open(AllocTable *table);
 extern Relation alloc_table_open_index(AllocTable *table, int at);
 extern void alloc_table_open_all_indexes(AllocTable *table);
+extern bool alloc_table_has_index(AllocTable *table, int index);
 extern void alloc_table_close(AllocTable *table);
 extern void alloc_table_forget(AllocTable *table);
 extern int64 alloc_table_nextval(AllocTable *table);

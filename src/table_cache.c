@@ -268,7 +268,8 @@ build_index_cache(AllocTable *table)
 			if (strcmp(RelationGetRelationName(rri->ri_IndexRelationDescs[i]),
 					   table->index_names[j]) == 0)
 				table->index_at[j] = i;
-		if (table->index_names[j] && table->index_at[j] < 0)
+		if (table->index_names[j] && table->index_at[j] < 0 &&
+			(table->nrequired == 0 || j < table->nrequired))
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_OBJECT),
 					 errmsg("index \"alloc.%s\" does not exist",
@@ -288,6 +289,17 @@ alloc_table_open_index(AllocTable *table, int at)
 	if (*index == NULL)
 		*index = index_open(table->index_ids[at], lock_mode);
 	return *index;
+}
+
+/*
+ * alloc_table_has_index
+ *		Is an index there that may be missing?
+ */
+bool
+alloc_table_has_index(AllocTable *table, int index)
+{
+	alloc_table_open(table);
+	return table->index_at[index] >= 0;
 }
 
 void

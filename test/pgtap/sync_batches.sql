@@ -51,7 +51,7 @@ SELECT results_eq($$SELECT synced('feed')$$, 'SELECT synced FROM planned', 'the 
 SELECT results_eq('SELECT news()', ARRAY[
 	'batch_created LAMP 8 new eta 2030-01-05',
 	'batch_quantity_changed LAMP 6 grow was 5',
-	'batch_eta_changed LAMP later eta 2030-02-02',
+	'batch_eta_changed LAMP later eta 2030-02-02 eta was 2030-01-02',
 	'deallocated o2 LAMP 10 shrink',
 	'batch_quantity_changed LAMP 10 shrink was 20',
 	'out_of_stock o2 LAMP 10',
