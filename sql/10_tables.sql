@@ -51,6 +51,13 @@ COMMENT ON TABLE alloc.batch IS
 -- newest and merged are where the list of the batch's lines begins: the ids
 -- of the events that allocated the newest line from this slot, and from those
 -- that were merged into it.
+--
+-- Of each hold of the batch that may have ended unseen, one of its slots has a
+-- hold_until no later than its end: so allocate() sees that units may be free
+-- again without a look at the holds.  Such a slot is never exhausted.
+--
+-- waiting says that order lines of the sku may wait for stock, so that who
+-- gives units to a slot knows when there is nobody to look for.
 CREATE TABLE alloc.slot (
 	batch_id  bigint NOT NULL,
 	available bigint NOT NULL
@@ -58,10 +65,12 @@ CREATE TABLE alloc.slot (
 	shipped   bigint NOT NULL DEFAULT 0
 		CONSTRAINT slot_shipped_not_negative CHECK (shipped >= 0),
 	newest    bigint,
+	hold_until timestamptz,
 	eta       date,
 	slot      smallint NOT NULL DEFAULT 0,
 	spread    boolean NOT NULL DEFAULT false,
-	exhausted boolean GENERATED ALWAYS AS (available = 0) STORED,
+	waiting   boolean NOT NULL DEFAULT false,
+	exhausted boolean GENERATED ALWAYS AS (available = 0 AND hold_until IS NULL) STORED,
 	ref       text NOT NULL,
 	sku       text NOT NULL,
 	merged    bigint[],
@@ -90,6 +99,45 @@ ALTER TABLE alloc.allocation REPLICA IDENTITY USING INDEX allocation_line;
 COMMENT ON TABLE alloc.allocation IS
 	'order lines that a batch serves, or that were shipped from it; event_id is the event that allocated or shipped them, expires_at is NULL for all but holds';
 
+-- Holds: which of the order lines end by themselves, and when.  A line that has
+-- ended is taken off by whoever needs its units; then ended is set, so that
+-- confirm() still knows of it.  Apart from the lines, because allocate() would
+-- pay for an index there.
+CREATE TABLE alloc.hold (
+	batch_id   bigint NOT NULL,
+	qty        bigint NOT NULL
+		CONSTRAINT hold_qty_positive CHECK (qty > 0),
+	expires_at timestamptz NOT NULL,
+	ended      boolean NOT NULL DEFAULT false,
+	orderid    text NOT NULL,
+	sku        text NOT NULL
+) USING heap;
+CREATE UNIQUE INDEX hold_line
+	ON alloc.hold (orderid text_pattern_ops, sku text_pattern_ops);
+CREATE INDEX hold_expiry ON alloc.hold (batch_id, expires_at) WHERE NOT ended;
+ALTER TABLE alloc.hold REPLICA IDENTITY USING INDEX hold_line;
+COMMENT ON TABLE alloc.hold IS
+	'order lines that are held until a moment, and those that were until they ended';
+
+-- Order lines that wait for stock, served in the order of event_id: the event
+-- that says so.
+CREATE TABLE alloc.backorder (
+	event_id bigint NOT NULL,
+	qty      bigint NOT NULL
+		CONSTRAINT backorder_qty_positive CHECK (qty > 0),
+	since    timestamptz NOT NULL,
+	orderid  text NOT NULL,
+	sku      text NOT NULL
+) USING heap;
+CREATE UNIQUE INDEX backorder_line
+	ON alloc.backorder (orderid text_pattern_ops, sku text_pattern_ops);
+-- The first of those that want the same quantity of a sku.
+CREATE UNIQUE INDEX backorder_queue
+	ON alloc.backorder (sku text_pattern_ops, qty, event_id);
+ALTER TABLE alloc.backorder REPLICA IDENTITY USING INDEX backorder_line;
+COMMENT ON TABLE alloc.backorder IS
+	'order lines that wait for stock, in the order of event_id';
+
 -- The log.  It repeats keys and quantities as they were, so that it can be
 -- read without any other table.
 --
@@ -108,6 +156,7 @@ CREATE TABLE alloc.event (
 	qty         bigint,
 	old_qty     bigint,
 	previous    bigint,
+	expires_at  timestamptz,
 	eta         date,
 	old_eta     date,
 	relay       boolean NOT NULL,
@@ -182,6 +231,8 @@ SELECT pg_catalog.pg_extension_config_dump('alloc.product', '');
 SELECT pg_catalog.pg_extension_config_dump('alloc.batch', '');
 SELECT pg_catalog.pg_extension_config_dump('alloc.slot', '');
 SELECT pg_catalog.pg_extension_config_dump('alloc.allocation', '');
+SELECT pg_catalog.pg_extension_config_dump('alloc.hold', '');
+SELECT pg_catalog.pg_extension_config_dump('alloc.backorder', '');
 SELECT pg_catalog.pg_extension_config_dump('alloc.event', '');
 SELECT pg_catalog.pg_extension_config_dump('alloc.era', '');
 SELECT pg_catalog.pg_extension_config_dump('alloc.consumer_id_seq', '');

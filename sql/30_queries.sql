@@ -5,7 +5,7 @@ RETURNS jsonb
 AS 'MODULE_PATHNAME', 'alloc_event_payload'
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION alloc.event_payload(alloc.event) IS
-	'an event as the JSON that NOTIFY sends: event_id, type, at (ISO 8601, UTC), orderid, sku, qty, batchref, eta, old_qty, old_eta, without the keys that do not apply';
+	'an event as the JSON that NOTIFY sends: event_id, type, at (ISO 8601, UTC), orderid, sku, qty, batchref, eta, old_qty, old_eta, expires_at, without the keys that do not apply';
 
 CREATE VIEW alloc.allocations AS
 SELECT a.orderid, a.sku, a.qty, b.ref AS batchref, b.eta, a.expires_at

@@ -83,7 +83,7 @@ alloc_add_batch(PG_FUNCTION_ARGS)
 Datum
 alloc_allocate(PG_FUNCTION_ARGS)
 {
-	AllocLine	line;
+	AllocLine	line = {0};
 	text	   *ref;
 
 	line.orderid = alloc_arg_key(fcinfo, 0, "orderid");

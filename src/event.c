@@ -103,7 +103,8 @@ void
 alloc_event_allocated(int64 event_id, const AllocLine *line,
 					  const text *batchref, const AllocChain *before)
 {
-	AllocEventRow event = new_line_event("allocated", line, batchref);
+	const char *type = line->expires_at == 0 ? "allocated" : "held";
+	AllocEventRow event = new_line_event(type, line, batchref);
 
 	event.event_id = event_id;
 	event.before = *before;
@@ -333,6 +334,7 @@ new_line_event(const char *type, const AllocLine *line, const text *batchref)
 	event.orderid = line->orderid;
 	event.qty = some_value(Int64GetDatum(line->qty));
 	event.batchref = batchref;
+	event.expires_at = line->expires_at;
 	return event;
 }
 

@@ -106,6 +106,8 @@ write_members(JsonWriter *writer, const AllocEventRow *event)
 	write_key(writer, "batchref", event->batchref);
 	write_date(writer, "eta", event->eta);
 	write_date(writer, "old_eta", event->old_eta);
+	if (event->expires_at != 0)
+		write_moment(writer, "expires_at", event->expires_at);
 	write_key(writer, "traceparent", event->traceparent);
 }
 

@@ -28,6 +28,7 @@ static void return_promise(ReturnSetInfo *result, const AllocBatchRow *batch);
 static NullableDatum get_column(HeapTupleHeader row, const char *name);
 static Datum get_required(HeapTupleHeader row, const char *name);
 static const text *get_text(HeapTupleHeader row, const char *name);
+static TimestampTz get_moment(HeapTupleHeader row, const char *name);
 
 /*
  * alloc_event_payload(event alloc.event) returns jsonb
@@ -51,6 +52,7 @@ alloc_event_payload(PG_FUNCTION_ARGS)
 	event.old_qty = get_column(row, "old_qty");
 	event.eta = get_column(row, "eta");
 	event.old_eta = get_column(row, "old_eta");
+	event.expires_at = get_moment(row, "expires_at");
 	event.traceparent = get_text(row, "traceparent");
 
 	PG_RETURN_JSONB_P(alloc_event_jsonb(&event));
@@ -165,4 +167,12 @@ get_text(HeapTupleHeader row, const char *name)
 	NullableDatum value = get_column(row, name);
 
 	return value.isnull ? NULL : DatumGetTextPP(value.value);
+}
+
+static TimestampTz
+get_moment(HeapTupleHeader row, const char *name)
+{
+	NullableDatum value = get_column(row, name);
+
+	return value.isnull ? 0 : DatumGetTimestampTz(value.value);
 }

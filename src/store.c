@@ -65,6 +65,16 @@ AllocTable alloc_tables[NTABLES] = {
 		.ncolumns = LINE_NCOLUMNS,
 		.index_names = {"allocation_line"}
 	},
+	[HOLD] = {
+		.name = "hold",
+		.ncolumns = HOLD_NCOLUMNS,
+		.index_names = {"hold_line", "hold_expiry"}
+	},
+	[BACKORDER] = {
+		.name = "backorder",
+		.ncolumns = BACKORDER_NCOLUMNS,
+		.index_names = {"backorder_line", "backorder_queue"}
+	},
 	[EVENT] = {
 		.name = "event",
 		.sequence = "event_id_seq",
@@ -468,6 +478,36 @@ alloc_row_get_eta(const AllocTable *table, int column, AllocPlanBatch *plan)
 	plan->in_stock = table->found->tts_isnull[column];
 	plan->eta = plan->in_stock ? 0 :
 		DatumGetDateADT(alloc_row_get(table, column));
+}
+
+/*
+ * A moment; 0: NULL.
+ */
+void
+alloc_row_set_time(TupleTableSlot *row, int column, TimestampTz value)
+{
+	if (value == 0)
+		alloc_row_set_null(row, column);
+	else
+		alloc_row_set(row, column, TimestampTzGetDatum(value));
+}
+
+TimestampTz
+alloc_row_get_time(const AllocTable *table, int column)
+{
+	return table->found->tts_isnull[column] ? 0 :
+		DatumGetTimestampTz(table->found->tts_values[column]);
+}
+
+/*
+ * The earlier of two moments that may be missing.
+ */
+TimestampTz
+alloc_earlier_moment(TimestampTz a, TimestampTz b)
+{
+	if (a == 0 || b == 0)
+		return a == 0 ? b : a;
+	return Min(a, b);
 }
 
 /*

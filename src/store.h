@@ -24,6 +24,7 @@ typedef struct AllocLine
 	const text *orderid;
 	const text *sku;
 	int64		qty;
+	TimestampTz expires_at;		/* it is held until then; 0: for good */
 } AllocLine;
 
 /* A line that a batch serves. */
@@ -52,10 +53,12 @@ typedef struct AllocSlotRow
 	int64		available;
 	int64		shipped;
 	AllocChain	lines;
+	TimestampTz hold_until;		/* holds may end from then on; 0: none */
 	ItemPointerData tid;
 	TransactionId busy;			/* who was at work on it, if anybody */
 	int16		number;
 	bool		spread;			/* the batch may have others */
+	bool		waiting;		/* lines may wait for units */
 	bool		quiet;			/* nobody has written it for long */
 } AllocSlotRow;
 
@@ -108,6 +111,7 @@ typedef struct AllocEventRow
 	NullableDatum old_qty;		/* bigint */
 	NullableDatum eta;			/* date */
 	NullableDatum old_eta;		/* date */
+	TimestampTz expires_at;		/* 0: it does not apply */
 	AllocChain	before;			/* the batch's lines so far */
 } AllocEventRow;
 

@@ -212,7 +212,7 @@ set_line(TupleTableSlot *row, const AllocLine *line, int64 batch_id,
 	alloc_row_set(row, LINE_C_BATCH, Int64GetDatum(batch_id));
 	alloc_row_set(row, LINE_C_EVENT, Int64GetDatum(event_id));
 	alloc_row_set(row, LINE_C_QTY, Int64GetDatum(line->qty));
-	alloc_row_set_null(row, LINE_C_EXPIRES);
+	alloc_row_set_time(row, LINE_C_EXPIRES, line->expires_at);
 	alloc_row_set_null(row, LINE_C_SHIPPED);
 	alloc_row_set_text(row, LINE_C_ORDERID, line->orderid);
 	alloc_row_set_text(row, LINE_C_SKU, line->sku);
@@ -228,9 +228,8 @@ alloc_line_read(AllocLineRow *row)
 
 	row->batch_id = DatumGetInt64(alloc_row_get(table, LINE_C_BATCH));
 	row->event_id = DatumGetInt64(alloc_row_get(table, LINE_C_EVENT));
-	row->shipped_at = 0;
-	if (!table->found->tts_isnull[LINE_C_SHIPPED])
-		row->shipped_at = DatumGetTimestampTz(alloc_row_get(table, LINE_C_SHIPPED));
+	row->shipped_at = alloc_row_get_time(table, LINE_C_SHIPPED);
+	row->line.expires_at = alloc_row_get_time(table, LINE_C_EXPIRES);
 	row->line.qty = DatumGetInt64(alloc_row_get(table, LINE_C_QTY));
 	row->line.orderid = DatumGetTextPCopy(alloc_row_get(table, LINE_C_ORDERID));
 	row->line.sku = DatumGetTextPCopy(alloc_row_get(table, LINE_C_SKU));

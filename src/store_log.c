@@ -116,6 +116,7 @@ alloc_store_insert_event(const AllocEventRow *event)
 	alloc_row_set_nullable(row, EVENT_C_OLD_QTY, event->old_qty);
 	alloc_row_set_nullable(row, EVENT_C_ETA, event->eta);
 	alloc_row_set_nullable(row, EVENT_C_OLD_ETA, event->old_eta);
+	alloc_row_set_time(row, EVENT_C_EXPIRES, event->expires_at);
 	alloc_row_set(row, EVENT_C_RELAY, BoolGetDatum(event->relay));
 	alloc_row_set_text(row, EVENT_C_TYPE, type);
 	alloc_row_set_text(row, EVENT_C_SKU, event->sku);
@@ -173,6 +174,7 @@ alloc_store_read_event(AllocEventRow *event)
 	event->old_qty = alloc_row_get_nullable(table, EVENT_C_OLD_QTY);
 	event->eta = alloc_row_get_nullable(table, EVENT_C_ETA);
 	event->old_eta = alloc_row_get_nullable(table, EVENT_C_OLD_ETA);
+	event->expires_at = alloc_row_get_time(table, EVENT_C_EXPIRES);
 	event->relay = DatumGetBool(alloc_row_get(table, EVENT_C_RELAY));
 	event->type = TextDatumGetCString(alloc_row_get(table, EVENT_C_TYPE));
 	event->sku = DatumGetTextPP(alloc_row_get(table, EVENT_C_SKU));

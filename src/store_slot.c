@@ -447,10 +447,13 @@ alloc_slot_set(const AllocBatchRow *batch, const AllocSlotRow *slot)
 	alloc_row_set(row, SLOT_C_AVAILABLE, Int64GetDatum(slot->available));
 	alloc_row_set(row, SLOT_C_SHIPPED, Int64GetDatum(slot->shipped));
 	alloc_row_set_chain(row, SLOT_C_NEWEST, SLOT_C_MERGED, &slot->lines);
+	alloc_row_set_time(row, SLOT_C_HOLD_UNTIL, slot->hold_until);
 	alloc_row_set_eta(row, SLOT_C_ETA, &batch->plan);
 	alloc_row_set(row, SLOT_C_SLOT, Int16GetDatum(slot->number));
 	alloc_row_set(row, SLOT_C_SPREAD, BoolGetDatum(slot->spread));
-	alloc_row_set(row, SLOT_C_EXHAUSTED, BoolGetDatum(slot->available == 0));
+	alloc_row_set(row, SLOT_C_WAITING, BoolGetDatum(slot->waiting));
+	alloc_row_set(row, SLOT_C_EXHAUSTED,
+				  BoolGetDatum(slot->available == 0 && slot->hold_until == 0));
 	alloc_row_set_text(row, SLOT_C_REF, batch->ref);
 	alloc_row_set_text(row, SLOT_C_SKU, batch->sku);
 }
@@ -491,9 +494,11 @@ read_slot(AllocSlotRow *slot)
 	slot->available = DatumGetInt64(alloc_row_get(table, SLOT_C_AVAILABLE));
 	slot->shipped = DatumGetInt64(alloc_row_get(table, SLOT_C_SHIPPED));
 	slot->lines = alloc_row_get_chain(table, SLOT_C_NEWEST, SLOT_C_MERGED);
+	slot->hold_until = alloc_row_get_time(table, SLOT_C_HOLD_UNTIL);
 	slot->tid = table->found->tts_tid;
 	slot->busy = alloc_table_found_busy(table);
 	slot->number = DatumGetInt16(alloc_row_get(table, SLOT_C_SLOT));
 	slot->spread = DatumGetBool(alloc_row_get(table, SLOT_C_SPREAD));
+	slot->waiting = DatumGetBool(alloc_row_get(table, SLOT_C_WAITING));
 	slot->quiet = slot->spread && alloc_table_found_quiet(table);
 }

@@ -37,7 +37,8 @@ static void merge_quiet(const AllocOffer *offer);
 static int64 free_units(const AllocBatchRow *batch);
 static const AllocSlotRow *youngest_busy(const AllocBatchRow *batch);
 static void merge_free(const AllocBatchRow *batch, int64 qty);
-static bool add_piece(const AllocBatchRow *batch, int64 available);
+static bool add_piece(const AllocBatchRow *batch, const AllocSlotRow *slot,
+					  int64 available);
 static bool lock_all(AllocBatchRow *batch);
 static int	held_longest_first(const void *a, const void *b);
 static bool same_slots(const AllocSlotRow *a, size_t na,
@@ -231,7 +232,7 @@ spread(const AllocOffer *offer, int64 qty)
 		return;
 	pieces = Min(SPLIT_INTO, slot.available / SPLIT_LINES / qty);
 	for (int64 i = 1; i < pieces; i++)
-		if (add_piece(batch, slot.available / pieces))
+		if (add_piece(batch, &slot, slot.available / pieces))
 			given += slot.available / pieces;
 	if (given == 0)
 	{
@@ -244,18 +245,20 @@ spread(const AllocOffer *offer, int64 qty)
 }
 
 /*
- * A new slot, if the number that is drawn for it is free.  Slot numbers are
+ * A part of a slot, if the number that is drawn for it is free.  Slot numbers are
  * random, so that two who split at once seldom meet, and below
  * alloc.max_slots.
  */
 static bool
-add_piece(const AllocBatchRow *batch, int64 available)
+add_piece(const AllocBatchRow *batch, const AllocSlotRow *slot,
+		  int64 available)
 {
 	AllocTable *table = &alloc_tables[SLOT];
 	AllocSlotRow piece = {
 		.available = available,
 		.number = alloc_slot_random_number(),
-		.spread = true
+		.spread = true,
+		.waiting = slot->waiting
 	};
 	ScanKeyData keys[2];
 	TransactionId busy;
@@ -451,6 +454,8 @@ absorb(AllocSlotRow *into, const AllocSlotRow *slot)
 								  &alloc_tables[SLOT]);
 	into->available += slot->available;
 	into->shipped += slot->shipped;
+	into->hold_until = alloc_earlier_moment(into->hold_until, slot->hold_until);
+	into->waiting |= slot->waiting;
 	into->lines = join_chains(&into->lines, &slot->lines);
 }
 

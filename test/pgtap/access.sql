@@ -88,7 +88,7 @@ GRANT USAGE ON SCHEMA alloc TO regress_stranger;
 SELECT refused(as_stranger(call), '42501', '%function ' || name || '%', name || '() with USAGE on the schema only') FROM command;
 SELECT throws_ok(as_stranger('SELECT FROM alloc.' || name), '42501', NULL, name || ' with USAGE on the schema only')
   FROM relation ORDER BY name;
-SELECT throws_ok(as_stranger('SELECT alloc.event_payload(ROW(1, now(), 5, NULL, NULL, NULL, NULL, NULL, false, $$t$$, $$s$$, NULL, NULL, NULL, NULL))'), '42501', NULL, 'event_payload() with USAGE on the schema only');
+SELECT throws_ok(as_stranger('SELECT alloc.event_payload(ROW(1, now(), 5, NULL, NULL, NULL, NULL, NULL, NULL, false, $$t$$, $$s$$, NULL, NULL, NULL, NULL))'), '42501', NULL, 'event_payload() with USAGE on the schema only');
 SELECT throws_ok(as_stranger($$SELECT nextval('alloc.event_id_seq')$$), '42501', NULL, 'an event id with USAGE on the schema only');
 SELECT throws_ok(as_stranger($$CREATE TABLE alloc.mine (x int)$$), '42501', NULL, 'creating in the schema with USAGE only');
 SELECT throws_ok(as_stranger($$CREATE TEMPORARY TABLE mine (line alloc.order_line)$$), '42501', NULL, 'a column of type order_line with USAGE on the schema only');

@@ -148,11 +148,11 @@ ROLLBACK;
 -- event_payload() of rows that no command wrote
 
 BEGIN;
-SELECT is(alloc.event_payload(ROW(7, '2011-01-02 03:04:05.5+00', 5, 1, 2, 3, '2011-01-03', '2011-01-04', false, 't', 's', 'o', 'b', 'tp', '{4}')::alloc.event),
+SELECT is(alloc.event_payload(ROW(7, '2011-01-02 03:04:05.5+00', 5, 1, 2, 3, '2011-01-02 04:00+00', '2011-01-03', '2011-01-04', false, 't', 's', 'o', 'b', 'tp', '{4}')::alloc.event),
 	'{"event_id": 7, "type": "t", "at": "2011-01-02T03:04:05.5+00:00", "orderid": "o", "sku": "s", "qty": 1, "old_qty": 2,
-	  "batchref": "b", "eta": "2011-01-03", "old_eta": "2011-01-04", "traceparent": "tp"}',
+	  "batchref": "b", "eta": "2011-01-03", "old_eta": "2011-01-04", "expires_at": "2011-01-02T04:00:00+00:00", "traceparent": "tp"}',
 	'event_payload() shows all of a row');
-SELECT is(alloc.event_payload(ROW(-9223372036854775808, 'infinity', 5, NULL, NULL, NULL, '-infinity', NULL, false, '"', E'\\', '', E'\n', NULL, NULL)::alloc.event),
+SELECT is(alloc.event_payload(ROW(-9223372036854775808, 'infinity', 5, NULL, NULL, NULL, NULL, '-infinity', NULL, false, '"', E'\\', '', E'\n', NULL, NULL)::alloc.event),
 	'{"event_id": -9223372036854775808, "type": "\"", "at": "infinity", "orderid": "", "sku": "\\", "batchref": "\n", "eta": "-infinity"}',
 	'event_payload() of odd values');
 ROLLBACK;
