@@ -14,6 +14,34 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION alloc.allocate(text, text, bigint) IS
 	'gives an order line the best batch that can serve all of it: in stock first, then the earliest arrival; returns its reference, or NULL when the sku is out of stock';
 
+CREATE FUNCTION alloc.hold(orderid text, sku text, qty bigint, ttl interval)
+RETURNS text
+AS 'MODULE_PATHNAME', 'alloc_hold'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION alloc.hold(text, text, bigint, interval) IS
+	'allocates an order line as allocate() does, until ttl has passed since the beginning of the statement; returns the batch''s reference, or NULL when the sku is out of stock';
+
+CREATE FUNCTION alloc.confirm(orderid text)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'alloc_confirm'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION alloc.confirm(text) IS
+	'allocates the lines of an order that are held for good; returns how many';
+
+CREATE FUNCTION alloc.release(orderid text)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'alloc_release'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION alloc.release(text) IS
+	'frees the lines of an order that are held; returns how many';
+
+CREATE FUNCTION alloc.extend_hold(orderid text, ttl interval)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'alloc_extend_hold'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION alloc.extend_hold(text, interval) IS
+	'makes the holds of an order last until ttl has passed since the beginning of the statement, if they do not last longer anyway; returns how many there are';
+
 CREATE TYPE alloc.order_line AS (orderid text, sku text, qty bigint);
 COMMENT ON TYPE alloc.order_line IS
 	'what a customer orders of one sku';

@@ -11,7 +11,8 @@ CREATE VIEW alloc.allocations AS
 SELECT a.orderid, a.sku, a.qty, b.ref AS batchref, b.eta, a.expires_at
   FROM alloc.allocation a
   JOIN alloc.batch b USING (batch_id)
- WHERE a.shipped_at IS NULL;
+ WHERE a.shipped_at IS NULL
+   AND (a.expires_at IS NULL OR a.expires_at > statement_timestamp());
 COMMENT ON VIEW alloc.allocations IS
 	'order lines that are served: orderid, sku, qty, the batch and its day of arrival, and for a hold the moment at which it ends';
 
@@ -19,16 +20,25 @@ CREATE VIEW alloc.batches AS
 SELECT b.ref, b.sku, b.eta,
        b.purchased AS purchased_qty,
        s.shipped AS shipped_qty,
-       b.purchased - s.shipped - s.available AS allocated_qty,
-       s.available AS available_qty
+       b.purchased - s.shipped - s.available - h.qty AS allocated_qty,
+       s.available + h.qty AS available_qty
   FROM alloc.batch b
  CROSS JOIN LATERAL (
 	SELECT sum(slot.available)::bigint AS available,
-	       sum(slot.shipped)::bigint AS shipped
+	       sum(slot.shipped)::bigint AS shipped,
+	       min(slot.hold_until) AS hold_until
 	  FROM alloc.slot
-	 WHERE slot.batch_id = b.batch_id) s;
+	 WHERE slot.batch_id = b.batch_id) s
+ -- Holds that are over, though nobody has ended them.
+ CROSS JOIN LATERAL (
+	SELECT CASE WHEN s.hold_until <= statement_timestamp() THEN (
+		SELECT coalesce(sum(hold.qty), 0)::bigint
+		  FROM alloc.hold
+		 WHERE hold.batch_id = b.batch_id AND NOT hold.ended
+		   AND hold.expires_at <= statement_timestamp())
+	       ELSE 0 END AS qty) h;
 COMMENT ON VIEW alloc.batches IS
-	'batches with what was purchased, shipped, allocated and is available';
+	'batches with what was purchased, shipped, allocated or held, and is available';
 
 CREATE VIEW alloc.stock AS
 SELECT sku,

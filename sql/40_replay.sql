@@ -105,35 +105,42 @@ END;
 COMMENT ON FUNCTION alloc._newest_snapshot() IS
 	'the event of the newest snapshot; 0: there is none';
 
+-- A hold that was extended or confirmed goes on being the line that the event
+-- before it allocated.
 CREATE FUNCTION alloc._log_lines(base bigint, upto bigint, only_sku text)
 RETURNS TABLE (
 	orderid text, sku text, event_id bigint, qty bigint, batchref text,
-	shipped_at timestamptz)
+	expires_at timestamptz, shipped_at timestamptz)
 LANGUAGE sql STABLE PARALLEL RESTRICTED
 BEGIN ATOMIC
-	SELECT l.orderid, l.sku, l.event_id, l.qty, l.batchref, l.shipped_at
+	SELECT l.orderid, l.sku, l.event_id, l.qty, l.batchref, l.expires_at, l.shipped_at
 	  FROM (
 		SELECT DISTINCT ON (f.orderid COLLATE "C", f.sku COLLATE "C") f.*
 		  FROM (
-			SELECT s.orderid, s.sku, s.event_id, s.qty, s.batchref,
-			       s.shipped_at, 'allocated' AS type
+			SELECT s.orderid, s.sku, s.event_id, s.event_id AS told_by, s.qty,
+			       s.batchref, s.expires_at, s.shipped_at, 'allocated' AS type
 			  FROM alloc.snapshot_line s
 			 WHERE s.snapshot = base
 			   AND (only_sku IS NULL OR s.sku = only_sku)
 			 UNION ALL
-			SELECT e.orderid, e.sku, e.event_id, e.qty, e.batchref,
+			SELECT e.orderid, e.sku,
+			       CASE WHEN e.type = 'confirmed' OR e.type = 'held' AND e.old_qty IS NOT NULL
+			            THEN e.previous ELSE e.event_id END,
+			       e.event_id, e.qty, e.batchref, e.expires_at,
 			       CASE WHEN e.type = 'shipped' THEN e.at END, e.type
 			  FROM alloc.event e
 			 WHERE e.event_id > base
 			   AND (upto IS NULL OR e.event_id <= upto)
 			   AND (only_sku IS NULL OR e.sku = only_sku)
-			   AND e.type IN ('allocated', 'deallocated', 'shipped')
+			   AND e.batchref IS NOT NULL
+			   AND e.type IN ('allocated', 'deallocated', 'held', 'hold_released',
+			                  'hold_expired', 'confirmed', 'shipped')
 			   AND alloc._progress('events of order lines read')) f
-		 ORDER BY f.orderid COLLATE "C", f.sku COLLATE "C", f.event_id DESC) l
-	 WHERE l.type <> 'deallocated';
+		 ORDER BY f.orderid COLLATE "C", f.sku COLLATE "C", f.told_by DESC) l
+	 WHERE l.type NOT IN ('deallocated', 'hold_released', 'hold_expired');
 END;
 COMMENT ON FUNCTION alloc._log_lines(bigint, bigint, text) IS
-	'the order lines that are served or were shipped, by the log: of a sku or of all, from a snapshot or from 0, up to an event or to the end';
+	'the order lines that are served or held, or were shipped, by the log: of a sku or of all, from a snapshot or from 0, up to an event or to the end';
 
 -- Each event that allocated a line is in here, or another one of its batch
 -- leads to it.  For all that were archived the newest one will do: from there
@@ -147,11 +154,12 @@ BEGIN ATOMIC
 	  FROM (
 		SELECT e.sku, e.batchref, e.event_id
 		  FROM alloc.event e
-		 WHERE e.type = 'allocated'
+		 WHERE (e.type = 'allocated' OR e.type = 'held' AND e.old_qty IS NULL)
 		   AND (only_sku IS NULL OR e.sku = only_sku)
 		   AND NOT EXISTS (
 			SELECT FROM alloc.event f
 			 WHERE f.previous = e.event_id
+			   AND (f.type = 'allocated' OR f.type = 'held' AND f.old_qty IS NULL)
 			   AND (only_sku IS NULL OR f.sku = only_sku))
 		   AND NOT EXISTS (
 			SELECT FROM alloc.event f, unnest(f.merged) AS m

@@ -13,6 +13,8 @@ AS $$
 	SELECT l.* FROM alloc._wrong_lines() l
 	 WHERE alloc._first_base() IS NOT NULL
 	UNION ALL
+	SELECT * FROM alloc._wrong_holds()
+	UNION ALL
 	SELECT * FROM alloc._wrong_slots()
 	UNION ALL
 	SELECT * FROM alloc._wrong_snapshots()
@@ -144,27 +146,29 @@ LANGUAGE sql STABLE PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_temp
 AS $$
 	WITH state AS (
-		SELECT a.orderid, a.sku, a.qty, a.event_id, a.batch_id, a.shipped_at,
-		       b.ref, b.sku AS batch_sku,
+		SELECT a.orderid, a.sku, a.qty, a.event_id, a.batch_id, a.expires_at,
+		       a.shipped_at, b.ref, b.sku AS batch_sku,
 		       count(*) OVER (
 				PARTITION BY a.orderid COLLATE "C", a.sku COLLATE "C") AS rows
 		  FROM alloc.allocation a
 		  LEFT JOIN alloc.batch b USING (batch_id)
 		 WHERE alloc._progress('order lines read')),
 	wrong AS (
-		SELECT s.orderid, s.sku, s.qty, s.event_id, s.batch_id, s.shipped_at, s.ref,
-		       s.batch_sku, s.rows,
+		SELECT s.orderid, s.sku, s.qty, s.event_id, s.batch_id, s.expires_at,
+		       s.shipped_at, s.ref, s.batch_sku, s.rows,
 		       l.orderid AS log_orderid, l.sku AS log_sku, l.qty AS log_qty,
 		       l.event_id AS log_event_id, l.batchref AS log_ref,
-		       l.shipped_at AS log_shipped_at
+		       l.expires_at AS log_expires_at, l.shipped_at AS log_shipped_at
 		  FROM state s
 		  FULL JOIN alloc._log_lines(alloc._first_base(), NULL, NULL) l
 		    ON l.orderid COLLATE "C" = s.orderid COLLATE "C"
 		   AND l.sku COLLATE "C" = s.sku COLLATE "C"
 		 WHERE CASE WHEN alloc._progress('order lines compared') THEN
-		       (s.orderid, s.qty, s.event_id, s.ref, s.shipped_at, s.batch_sku, s.rows)
+		       (s.orderid, s.qty, s.event_id, s.ref, s.expires_at, s.shipped_at,
+		        s.batch_sku, s.rows)
 		       IS DISTINCT FROM
-		       (l.orderid, l.qty, l.event_id, l.batchref, l.shipped_at, l.sku, 1) END
+		       (l.orderid, l.qty, l.event_id, l.batchref, l.expires_at, l.shipped_at,
+		        l.sku, 1) END
 		   -- a line that was shipped may have been purged
 		   AND (s.orderid IS NOT NULL OR l.shipped_at IS NULL))
 	SELECT found.problem, coalesce(log_sku, w.sku), coalesce(log_ref, w.ref),
@@ -177,12 +181,12 @@ AS $$
 		 format('%s units, and the log does not tell that they are allocated', qty)),
 		('line_differs',
 		 w.orderid IS NOT NULL AND log_orderid IS NOT NULL AND
-		 (qty, event_id, ref, shipped_at)
-		 IS DISTINCT FROM (log_qty, log_event_id, log_ref, log_shipped_at),
-		 format('%s units of batch "%s" by event %s%s; by the log %s of "%s" by event %s%s',
-		        qty, ref, event_id,
+		 (qty, event_id, ref, expires_at, shipped_at) IS DISTINCT FROM
+		 (log_qty, log_event_id, log_ref, log_expires_at, log_shipped_at),
+		 format('%s units of batch "%s" by event %s%s%s; by the log %s of "%s" by event %s%s%s',
+		        qty, ref, event_id, ', held until ' || expires_at,
 		        CASE WHEN shipped_at IS NOT NULL THEN ', shipped' END,
-		        log_qty, log_ref, log_event_id,
+		        log_qty, log_ref, log_event_id, ', held until ' || log_expires_at,
 		        CASE WHEN log_shipped_at IS NOT NULL THEN ', shipped' END)),
 		('line_twice', rows > 1, format('%s rows', rows)),
 		('line_of_no_batch', w.orderid IS NOT NULL AND w.ref IS NULL,
@@ -194,6 +198,56 @@ AS $$
 $$;
 COMMENT ON FUNCTION alloc._wrong_lines() IS
 	'part of check(): order lines';
+
+CREATE FUNCTION alloc._wrong_holds(
+	OUT problem text, OUT sku text, OUT batchref text, OUT orderid text,
+	OUT detail text)
+RETURNS SETOF record
+LANGUAGE sql STABLE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_temp
+AS $$
+	WITH line AS (
+		SELECT a.orderid, a.sku, a.qty, a.batch_id, a.expires_at
+		  FROM alloc.allocation a
+		 WHERE a.expires_at IS NOT NULL AND a.shipped_at IS NULL),
+	live AS (
+		SELECT h.* FROM alloc.hold h WHERE NOT h.ended),
+	wrong AS (
+		SELECT coalesce(l.orderid, h.orderid) AS orderid,
+		       coalesce(l.sku, h.sku) AS sku,
+		       coalesce(l.batch_id, h.batch_id) AS batch_id,
+		       l.orderid IS NULL AS no_line, h.orderid IS NULL AS no_hold,
+		       h.qty, h.expires_at
+		  FROM line l
+		  FULL JOIN live h
+		    ON h.orderid COLLATE "C" = l.orderid COLLATE "C"
+		   AND h.sku COLLATE "C" = l.sku COLLATE "C"
+		 WHERE (l.orderid, l.qty, l.batch_id, l.expires_at) IS DISTINCT FROM
+		       (h.orderid, h.qty, h.batch_id, h.expires_at))
+	SELECT CASE WHEN w.no_line THEN 'hold_unknown'
+	            WHEN w.no_hold THEN 'hold_missing'
+	            ELSE 'hold_differs' END,
+	       w.sku, b.ref, w.orderid,
+	       CASE WHEN w.no_line THEN 'there is no such order line that is held'
+	            WHEN w.no_hold THEN 'the order line says that it is held'
+	            ELSE format('%s units until %s, other than the order line', w.qty, w.expires_at)
+	       END
+	  FROM wrong w
+	  LEFT JOIN alloc.batch b USING (batch_id)
+	UNION ALL
+	SELECT 'hold_uncovered', b.sku, b.ref, NULL,
+	       format('a hold ends at %s, and its slots say %s', h.expires_at,
+	              coalesce(s.hold_until::text, 'never'))
+	  FROM (
+		SELECT batch_id, min(expires_at) AS expires_at FROM live GROUP BY batch_id) h
+	  JOIN alloc.batch b USING (batch_id)
+	 CROSS JOIN LATERAL (
+		SELECT min(slot.hold_until) AS hold_until FROM alloc.slot
+		 WHERE slot.batch_id = h.batch_id) s
+	 WHERE s.hold_until IS NULL OR s.hold_until > h.expires_at
+$$;
+COMMENT ON FUNCTION alloc._wrong_holds() IS
+	'part of check(): order lines that are held';
 
 CREATE FUNCTION alloc._wrong_slots(
 	OUT problem text, OUT sku text, OUT batchref text, OUT orderid text,
@@ -212,7 +266,7 @@ AS $$
 		 WHERE alloc._progress('slots read')
 		   AND ((s.ref, s.sku, s.eta) IS DISTINCT FROM (b.ref, b.sku, b.eta)
 		        OR s.available < 0 OR s.shipped < 0
-		        OR s.exhausted <> (s.available = 0)
+		        OR s.exhausted <> (s.available = 0 AND s.hold_until IS NULL)
 		        OR s.slot <> 0
 		        OR NOT s.spread AND EXISTS (
 				SELECT FROM alloc.slot t
@@ -232,8 +286,9 @@ AS $$
 		        coalesce(w.eta::text, 'none'))),
 		('slot_negative', w.available < 0 OR w.shipped < 0,
 		 format('%s available, %s shipped', w.available, w.shipped)),
-		('slot_differs', w.exhausted <> (w.available = 0),
-		 format('exhausted is %s with %s available', w.exhausted, w.available)),
+		('slot_differs', w.exhausted <> (w.available = 0 AND w.hold_until IS NULL),
+		 format('exhausted is %s with %s available, and holds until %s', w.exhausted,
+		        w.available, coalesce(w.hold_until::text, 'never'))),
 		('slot_differs', w.has_others AND NOT w.spread,
 		 'spread is false, though the batch has several slots')
 	  ) AS found (problem, is_so, detail)
@@ -285,9 +340,9 @@ AS $$
 	  FULL JOIN kept
 	    ON kept.orderid COLLATE "C" = lines.orderid COLLATE "C"
 	   AND kept.sku COLLATE "C" = lines.sku COLLATE "C"
-	 WHERE (lines.qty, lines.event_id, lines.batchref, lines.shipped_at)
+	 WHERE (lines.qty, lines.event_id, lines.batchref, lines.expires_at, lines.shipped_at)
 	       IS DISTINCT FROM
-	       (kept.qty, kept.event_id, kept.batchref, kept.shipped_at)
+	       (kept.qty, kept.event_id, kept.batchref, kept.expires_at, kept.shipped_at)
 	   AND (kept.orderid IS NOT NULL OR lines.shipped_at IS NULL)
 	UNION ALL
 	-- Where the log is gone, the snapshot's parts can still be compared.

@@ -24,7 +24,7 @@ BEGIN
 	FOR pass IN 1 .. CASE WHEN repair.dry_run THEN 1 ELSE 2 END LOOP
 		FOR wrong IN
 			SELECT * FROM alloc._repairs_needed() r
-			 WHERE pass = 1 OR r.step < 6
+			 WHERE pass = 1 OR r.step < 7
 			 ORDER BY r.step, r.problem, r.sku, r.batchref, r.orderid
 		LOOP
 			CASE wrong.step
@@ -37,6 +37,8 @@ BEGIN
 			WHEN 4 THEN
 				RETURN QUERY SELECT * FROM alloc._mend_line(wrong.sku, wrong.orderid, repair.dry_run);
 			WHEN 5 THEN
+				RETURN QUERY SELECT * FROM alloc._mend_hold(wrong.sku, wrong.orderid, repair.dry_run);
+			WHEN 6 THEN
 				RETURN QUERY SELECT * FROM alloc._mend_slots(wrong.sku, wrong.batchref, wrong.unlisted, repair.dry_run);
 			ELSE
 				RETURN QUERY SELECT 'not_mended', wrong.sku, wrong.batchref, NULL,
@@ -86,13 +88,20 @@ BEGIN
 	  FROM (SELECT * FROM alloc._fold_log(base, NULL, NULL) ORDER BY created) f;
 	GET DIAGNOSTICS batches = ROW_COUNT;
 	INSERT INTO alloc.product (sku) SELECT DISTINCT b.sku FROM alloc.batch b;
-	INSERT INTO alloc.allocation (batch_id, event_id, qty, shipped_at, orderid, sku)
-	SELECT b.batch_id, l.event_id, l.qty, l.shipped_at, l.orderid, l.sku
+	INSERT INTO alloc.allocation
+		(batch_id, event_id, qty, expires_at, shipped_at, orderid, sku)
+	SELECT b.batch_id, l.event_id, l.qty, l.expires_at, l.shipped_at, l.orderid, l.sku
 	  FROM alloc._log_lines(base, NULL, NULL) l
 	  JOIN alloc.batch b ON b.ref = l.batchref;
 	GET DIAGNOSTICS lines = ROW_COUNT;
-	INSERT INTO alloc.slot (batch_id, available, shipped, newest, eta, ref, sku, merged)
-	SELECT b.batch_id, f.available, f.shipped, h.newest, b.eta, b.ref, b.sku, h.merged
+	INSERT INTO alloc.hold (batch_id, qty, expires_at, orderid, sku)
+	SELECT a.batch_id, a.qty, a.expires_at, a.orderid, a.sku
+	  FROM alloc.allocation a
+	 WHERE a.expires_at IS NOT NULL;
+	INSERT INTO alloc.slot
+		(batch_id, available, shipped, newest, hold_until, eta, ref, sku, merged)
+	SELECT b.batch_id, f.available, f.shipped, h.newest, alloc._next_expiry(b.batch_id),
+	       b.eta, b.ref, b.sku, h.merged
 	  FROM alloc.batch b
 	  JOIN alloc._fold_log(base, NULL, NULL) f ON f.ref = b.ref
 	  LEFT JOIN alloc._line_heads(NULL) h ON h.batchref = b.ref;
@@ -170,12 +179,14 @@ BEGIN ATOMIC
 		WHEN problem IN ('batch_missing', 'batch_unknown', 'batch_differs') THEN 3
 		WHEN problem IN ('line_missing', 'line_unknown', 'line_differs', 'line_twice',
 		                 'line_of_no_batch', 'line_of_other_sku') THEN 4
+		WHEN problem IN ('hold_missing', 'hold_unknown', 'hold_differs') THEN 5
 		WHEN problem IN ('slot_missing', 'slot_of_no_batch', 'slot_differs',
-		                 'slot_negative', 'stock_differs', 'lines_unlisted') THEN 5
-		ELSE 6 END;
+		                 'slot_negative', 'stock_differs', 'lines_unlisted',
+		                 'hold_uncovered') THEN 6
+		ELSE 7 END;
 END;
 COMMENT ON FUNCTION alloc._mended_by(text) IS
-	'the step of repair() that mends a problem of check(); 6: none';
+	'the step of repair() that mends a problem of check(); 7: none';
 
 -- Sequences first, because repairs are recorded; then what others name.  With a
 -- batch comes all that is its: what is wrong with that does not show as long as
@@ -195,17 +206,18 @@ AS $$
 		  FROM alloc.check() c
 		 CROSS JOIN LATERAL (
 			SELECT CASE WHEN alloc._first_base() IS NULL
-			              AND alloc._mended_by(c.problem) > 1 THEN 6
+			              AND alloc._mended_by(c.problem) > 1 THEN 7
 			            ELSE alloc._mended_by(c.problem) END AS step) m
 		 WHERE c.problem <> 'not_conserved')
 	SELECT s.step,
-	       CASE s.step WHEN 6 THEN w.problem END,
-	       CASE s.step WHEN 4 THEN w.sku ELSE w.batch_sku END,
-	       CASE WHEN s.step IN (3, 5, 6) THEN w.batchref END,
-	       CASE s.step WHEN 4 THEN w.orderid END,
+	       CASE s.step WHEN 7 THEN w.problem END,
+	       CASE WHEN s.step IN (4, 5) THEN w.sku ELSE w.batch_sku END,
+	       CASE WHEN s.step IN (3, 6, 7) THEN w.batchref END,
+	       CASE WHEN s.step IN (4, 5) THEN w.orderid END,
 	       bool_or(w.problem = 'lines_unlisted')
 	  FROM wrong w
-	 CROSS JOIN LATERAL unnest(CASE w.step WHEN 3 THEN ARRAY[2, 3, 5]
+	 CROSS JOIN LATERAL unnest(CASE w.step WHEN 3 THEN ARRAY[2, 3, 6]
+	                                       WHEN 4 THEN ARRAY[4, 5]
 	                                       ELSE ARRAY[w.step] END) AS s (step)
 	 GROUP BY 1, 2, 3, 4, 5
 $$;
@@ -352,21 +364,22 @@ DECLARE
 	state record;
 	done text;
 BEGIN
-	SELECT l.orderid, l.qty, l.event_id, l.batchref, l.shipped_at,
+	SELECT l.orderid, l.qty, l.event_id, l.batchref, l.expires_at, l.shipped_at,
 	       (SELECT b.batch_id FROM alloc.batch b WHERE b.ref = l.batchref) AS batch_id
 	  INTO log
 	  FROM alloc._log_lines(alloc._first_base(), NULL, of_sku) l
 	 WHERE l.orderid = of_orderid;
 	SELECT count(*) AS rows, min(a.qty) AS qty, min(a.event_id) AS event_id,
-	       min(a.batch_id) AS batch_id, min(a.shipped_at) AS shipped_at
+	       min(a.batch_id) AS batch_id, min(a.expires_at) AS expires_at,
+	       min(a.shipped_at) AS shipped_at
 	  INTO state
 	  FROM alloc.allocation a
 	 WHERE a.orderid = of_orderid AND a.sku = of_sku;
 	IF (log.orderid IS NOT NULL)::integer = state.rows
-	   AND (log.qty, log.event_id, log.shipped_at,
+	   AND (log.qty, log.event_id, log.expires_at, log.shipped_at,
 	        coalesce(log.batch_id, alloc._orphaned_batch_id(log.batchref)))
 	       IS NOT DISTINCT FROM
-	       (state.qty, state.event_id, state.shipped_at, state.batch_id)
+	       (state.qty, state.event_id, state.expires_at, state.shipped_at, state.batch_id)
 	   -- It has been purged.
 	   OR log.shipped_at IS NOT NULL AND state.rows = 0 THEN
 		RETURN;
@@ -385,8 +398,8 @@ BEGIN
 		 WHERE a.orderid = of_orderid AND a.sku = of_sku;
 		IF log.orderid IS NOT NULL THEN
 			INSERT INTO alloc.allocation
-				(batch_id, event_id, qty, shipped_at, orderid, sku)
-			VALUES (log.batch_id, log.event_id, log.qty, log.shipped_at,
+				(batch_id, event_id, qty, expires_at, shipped_at, orderid, sku)
+			VALUES (log.batch_id, log.event_id, log.qty, log.expires_at, log.shipped_at,
 			        of_orderid, of_sku);
 		END IF;
 		PERFORM alloc._record_repair(of_sku, log.batchref, of_orderid, log.qty, state.qty);
@@ -400,6 +413,64 @@ END
 $$;
 COMMENT ON FUNCTION alloc._mend_line(text, text, boolean) IS
 	'part of repair(): an order line';
+
+CREATE FUNCTION alloc._mend_hold(
+	of_sku text, of_orderid text, dry_run boolean,
+	OUT action text, OUT sku text, OUT batchref text, OUT orderid text,
+	OUT detail text)
+RETURNS SETOF record
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+	line record;
+	state record;
+BEGIN
+	SELECT a.batch_id, a.qty, a.expires_at, b.ref INTO line
+	  FROM alloc.allocation a
+	  JOIN alloc.batch b USING (batch_id)
+	 WHERE a.orderid = of_orderid AND a.sku = of_sku
+	   AND a.expires_at IS NOT NULL AND a.shipped_at IS NULL;
+	SELECT h.batch_id, h.qty, h.expires_at INTO state
+	  FROM alloc.hold h
+	 WHERE h.orderid = of_orderid AND h.sku = of_sku AND NOT h.ended;
+	IF (line.batch_id, line.qty, line.expires_at)
+	   IS NOT DISTINCT FROM (state.batch_id, state.qty, state.expires_at) THEN
+		RETURN;
+	END IF;
+	IF NOT dry_run THEN
+		DELETE FROM alloc.hold h WHERE h.orderid = of_orderid AND h.sku = of_sku;
+		IF line.batch_id IS NOT NULL THEN
+			INSERT INTO alloc.hold (batch_id, qty, expires_at, orderid, sku)
+			VALUES (line.batch_id, line.qty, line.expires_at, of_orderid, of_sku);
+			-- Now that it is known to be there, its end must be.
+			UPDATE alloc.slot s SET hold_until = least(s.hold_until, line.expires_at)
+			 WHERE s.batch_id = line.batch_id;
+		END IF;
+		PERFORM alloc._record_repair(of_sku, line.ref, of_orderid, line.qty, state.qty);
+	END IF;
+	RETURN QUERY SELECT
+		CASE WHEN line.batch_id IS NULL THEN 'hold_removed'
+		     WHEN state.batch_id IS NULL THEN 'hold_added'
+		     ELSE 'hold_changed' END,
+		of_sku, line.ref, of_orderid,
+		CASE WHEN line.batch_id IS NOT NULL
+		     THEN format('%s units until %s', line.qty, line.expires_at) END;
+END
+$$;
+COMMENT ON FUNCTION alloc._mend_hold(text, text, boolean) IS
+	'part of repair(): the hold of an order line';
+
+CREATE FUNCTION alloc._next_expiry(of_batch_id bigint)
+RETURNS timestamptz
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+	SELECT min(h.expires_at) FROM alloc.hold h
+	 WHERE h.batch_id = of_batch_id AND NOT h.ended;
+END;
+COMMENT ON FUNCTION alloc._next_expiry(bigint) IS
+	'when the next hold of a batch will be over';
 
 CREATE FUNCTION alloc._mend_slots(
 	of_sku text, of_ref text, unlisted boolean, dry_run boolean,
@@ -425,8 +496,10 @@ BEGIN
 	       sum(s.shipped) AS shipped,
 	       bool_and((s.ref, s.sku, s.eta) IS NOT DISTINCT FROM (log.ref, log.sku, log.eta)
 	                AND s.available >= 0 AND s.shipped >= 0
-	                AND s.exhausted = (s.available = 0))
-	       AND (bool_and(s.spread) OR count(*) = 1) AS sound
+	                AND s.exhausted = (s.available = 0 AND s.hold_until IS NULL))
+	       AND (bool_and(s.spread) OR count(*) = 1)
+	       AND coalesce(min(s.hold_until) <= alloc._next_expiry(id),
+	                    alloc._next_expiry(id) IS NULL) AS sound
 	  INTO state
 	  FROM alloc.slot s WHERE s.batch_id = id;
 	orphans := ARRAY(
@@ -444,9 +517,10 @@ BEGIN
 	IF NOT dry_run THEN
 		DELETE FROM alloc.slot s WHERE s.batch_id = id OR s.batch_id = ANY (orphans);
 		IF log.ref IS NOT NULL THEN
-			INSERT INTO alloc.slot (batch_id, available, shipped, newest, eta, ref, sku, merged)
-			VALUES (id, log.available, log.shipped, heads.newest, log.eta, of_ref,
-			        of_sku, heads.merged);
+			INSERT INTO alloc.slot
+				(batch_id, available, shipped, newest, hold_until, eta, ref, sku, merged)
+			VALUES (id, log.available, log.shipped, heads.newest, alloc._next_expiry(id),
+			        log.eta, of_ref, of_sku, heads.merged);
 		END IF;
 		PERFORM alloc._record_repair(of_sku, of_ref, NULL, log.available, state.available);
 	END IF;

@@ -23,8 +23,8 @@ BEGIN
 		SELECT upto, f.created, f.purchased, f.shipped, f.allocated, f.eta, f.ref, f.sku
 		  FROM alloc._fold_log(base, upto, NULL) f;
 		INSERT INTO alloc.snapshot_line
-			(snapshot, event_id, qty, shipped_at, sku, batchref, orderid)
-		SELECT upto, l.event_id, l.qty, l.shipped_at, l.sku, l.batchref, l.orderid
+			(snapshot, event_id, qty, expires_at, shipped_at, sku, batchref, orderid)
+		SELECT upto, l.event_id, l.qty, l.expires_at, l.shipped_at, l.sku, l.batchref, l.orderid
 		  FROM alloc._log_lines(base, upto, NULL) l
 		 WHERE l.shipped_at IS NULL OR EXISTS (
 			SELECT FROM alloc.allocation a

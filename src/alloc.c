@@ -9,6 +9,7 @@
 
 #include <limits.h>
 
+#include "command.h"
 #include "event.h"
 #include "fmgr.h"
 #include "handler.h"
@@ -33,11 +34,57 @@ static const struct config_enum_entry notify_options[] = {
 	{NULL, 0, false}
 };
 
+static void define_stock_settings(void);
+static void define_event_settings(void);
+static void define_worker_settings(void);
 static bool check_notify(int *value, void **extra, GucSource source);
 static bool check_traceparent(char **value, void **extra, GucSource source);
 
+/*
+ * Once per backend, or, if it is preloaded, in the postmaster.
+ */
 void
 _PG_init(void)
+{
+	define_stock_settings();
+	define_event_settings();
+	define_worker_settings();
+	MarkGUCPrefixReserved("alloc");
+	alloc_store_init();
+	alloc_event_init();
+	alloc_relay_init();
+	if (process_shared_preload_libraries_in_progress)
+	{
+		alloc_shared_init();
+		alloc_utility_init();
+		if (!IsBinaryUpgrade)
+			alloc_launcher_register();
+	}
+}
+
+static void
+define_stock_settings(void)
+{
+	DefineCustomIntVariable("alloc.max_slots",
+							"The number of rows over which the stock of a batch may be spread.",
+							"As many clients can take from the batch at the same time.",
+							&alloc_max_slots,
+							128, 1, 1024,
+							PGC_SUSET,
+							0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("alloc.max_holds_per_order",
+							"The number of lines of an order that may be held at the same time.",
+							"-1: any number.",
+							&alloc_max_holds_per_order,
+							100, -1, INT_MAX,
+							PGC_SUSET,
+							0,
+							NULL, NULL, NULL);
+}
+
+static void
+define_event_settings(void)
 {
 	DefineCustomEnumVariable("alloc.notify",
 							 "How events are sent by NOTIFY.",
@@ -48,14 +95,35 @@ _PG_init(void)
 							 PGC_SUSET,
 							 0,
 							 check_notify, NULL, NULL);
-	DefineCustomIntVariable("alloc.max_slots",
-							"The number of rows over which the stock of a batch may be spread.",
-							"As many clients can take from the batch at the same time.",
-							&alloc_max_slots,
-							128, 1, 1024,
+	DefineCustomStringVariable("alloc.traceparent",
+							   "The trace to which the events of this session belong (W3C Trace Context).",
+							   "It is stored with each event and is in its JSON; empty: none.",
+							   &alloc_traceparent,
+							   "",
+							   PGC_USERSET,
+							   0,
+							   check_traceparent, NULL, NULL);
+	DefineCustomIntVariable("alloc.message_retention",
+							"How long handle() remembers the ids of messages, and its answers.",
+							"A message that comes again within this time gets the answer that it got.",
+							&alloc_message_retention,
+							7 * 24 * 60 * 60, 0, INT_MAX,
 							PGC_SUSET,
-							0,
+							GUC_UNIT_S,
 							NULL, NULL, NULL);
+	DefineCustomIntVariable("alloc.progress_interval",
+							"The time between two notices of how far check() and its like have come.",
+							"0: there are none.",
+							&alloc_progress_interval,
+							5000, 0, INT_MAX,
+							PGC_USERSET,
+							GUC_UNIT_MS,
+							NULL, NULL, NULL);
+}
+
+static void
+define_worker_settings(void)
+{
 	DefineCustomIntVariable("alloc.handler_workers",
 							"The number of asynchronous handlers that run at the same time, in each database.",
 							"Each needs one of max_worker_processes.",
@@ -88,41 +156,6 @@ _PG_init(void)
 							PGC_SIGHUP,
 							GUC_UNIT_MS,
 							NULL, NULL, NULL);
-	DefineCustomIntVariable("alloc.message_retention",
-							"How long handle() remembers the ids of messages, and its answers.",
-							"A message that comes again within this time gets the answer that it got.",
-							&alloc_message_retention,
-							7 * 24 * 60 * 60, 0, INT_MAX,
-							PGC_SUSET,
-							GUC_UNIT_S,
-							NULL, NULL, NULL);
-	DefineCustomIntVariable("alloc.progress_interval",
-							"The time between two notices of how far check() and its like have come.",
-							"0: there are none.",
-							&alloc_progress_interval,
-							5000, 0, INT_MAX,
-							PGC_USERSET,
-							GUC_UNIT_MS,
-							NULL, NULL, NULL);
-	DefineCustomStringVariable("alloc.traceparent",
-							   "The trace to which the events of this session belong (W3C Trace Context).",
-							   "It is stored with each event and is in its JSON; empty: none.",
-							   &alloc_traceparent,
-							   "",
-							   PGC_USERSET,
-							   0,
-							   check_traceparent, NULL, NULL);
-	MarkGUCPrefixReserved("alloc");
-	alloc_store_init();
-	alloc_event_init();
-	alloc_relay_init();
-	if (process_shared_preload_libraries_in_progress)
-	{
-		alloc_shared_init();
-		alloc_utility_init();
-		if (!IsBinaryUpgrade)
-			alloc_launcher_register();
-	}
 }
 
 /*

@@ -101,6 +101,45 @@ alloc_check_qty(Datum value, bool isnull, int64 least)
 }
 
 /*
+ * alloc_arg_end
+ *		The moment at which something ends that lasts, from the beginning of the
+ *		client's statement, for the interval that is argument n (from 0).
+ *
+ * Raises 22004 when it is NULL, 22023 unless it is more than 0 and at most 1000
+ * years.
+ */
+TimestampTz
+alloc_arg_end(FunctionCallInfo fcinfo, int n, const char *name)
+{
+	TimestampTz now = GetCurrentStatementStartTimestamp();
+	Interval	none = {0};
+	Interval	longest = {.month = 1000 * MONTHS_PER_YEAR};
+	Datum		ttl = PG_GETARG_DATUM(n);
+
+	if (PG_ARGISNULL(n))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s must not be null", name)));
+	if (DatumGetBool(DirectFunctionCall2(interval_gt, ttl,
+										 IntervalPGetDatum(&none))) &&
+		DatumGetBool(DirectFunctionCall2(interval_le, ttl,
+										 IntervalPGetDatum(&longest))))
+	{
+		TimestampTz end = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+																  TimestampTzGetDatum(now),
+																  ttl));
+
+		if (end > now)
+			return end;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("%s must be more than 0 and at most 1000 years, not \"%s\"",
+					name,
+					DatumGetCString(DirectFunctionCall1(interval_out, ttl)))));
+}
+
+/*
  * alloc_compare_keys
  *		The order of two keys' bytes: less than, equal to or greater than 0.
  */

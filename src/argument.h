@@ -11,11 +11,14 @@
 #include "compat.h"
 #include "fmgr.h"
 #include "utils/date.h"
+#include "utils/timestamp.h"
 
 #define ALLOC_MAX_KEY_BYTES 255
 
 extern text *alloc_arg_key(FunctionCallInfo fcinfo, int n, const char *name);
 extern int64 alloc_arg_qty(FunctionCallInfo fcinfo, int n, int64 least);
+extern TimestampTz alloc_arg_end(FunctionCallInfo fcinfo, int n,
+								 const char *name);
 extern text *alloc_check_key(Datum key, bool isnull, const char *name);
 extern int64 alloc_check_qty(Datum value, bool isnull, int64 least);
 

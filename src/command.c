@@ -38,10 +38,11 @@ static int	repeats_expected;
 static void add_batch(AllocBatchRow *batch);
 static void require_same_batch(const AllocBatchRow *there,
 							   const AllocBatchRow *batch);
-static text *allocate(const AllocLine *line);
 static bool take(const AllocLine *line, const AllocOffer *offer,
 				 bool *look_for_line);
-static text *allocated_before(const AllocLine *line, const AllocLineRow *there);
+static bool is_there(const AllocLine *line, const AllocLineRow *there);
+static text *batch_of(const AllocLineRow *row);
+static bool take_line_off(const AllocLineRow *row);
 static text *deallocate(const text *orderid, const text *sku);
 
 /*
@@ -76,7 +77,8 @@ alloc_add_batch(PG_FUNCTION_ARGS)
  *		Gives a line of qty units (1 or more) the best batch that can serve
  *		all of it, and returns its reference; NULL: out of stock.
  *
- * The same line again: its batch, and no event.  Errors: 22004, 22023, 22001,
+ * The same line again: its batch, and no event; but one that was only held is
+ * confirmed.  Errors: 22004, 22023, 22001,
  * SK001 (unknown sku), SK003 (the line is there with another quantity),
  * 40001.  Source: the book, chapter 1 (allocate), chapter 8 (OutOfStock).
  */
@@ -91,7 +93,7 @@ alloc_allocate(PG_FUNCTION_ARGS)
 	line.qty = alloc_arg_qty(fcinfo, 2, 1);
 
 	alloc_command_begin("allocate()");
-	ref = allocate(&line);
+	ref = alloc_place(&line);
 	alloc_command_end();
 	if (ref == NULL)
 		PG_RETURN_NULL();
@@ -240,13 +242,16 @@ alloc_require_sum_fits(const text *sku, const text *except, int64 qty)
 }
 
 /*
+ * alloc_place
+ *		Allocates a line, or holds it; returns its batch, NULL: out of stock.
+ *
  * A line is nearly always new, and its insertion tells when it is not.  So
  * the line is looked for only when there is a reason: it could not be
  * inserted, stock was not free at once, the last calls were about lines that
  * were there, or the transaction has one snapshot that decides what is there.
  */
-static text *
-allocate(const AllocLine *line)
+text *
+alloc_place(const AllocLine *line)
 {
 	bool		look_for_line = repeats_expected > 0 ||
 		IsolationUsesXactSnapshot();
@@ -260,7 +265,9 @@ allocate(const AllocLine *line)
 		if (look_for_line && alloc_store_settle_line(line, &there))
 		{
 			repeats_expected = REPEATS_EXPECTED;
-			return allocated_before(line, &there);
+			if (is_there(line, &there))
+				return batch_of(&there);
+			continue;
 		}
 		alloc_store_best_offer(line->sku, line->qty, line->qty, &offer);
 		if (offer.kind == ALLOC_OFFER_FREE)
@@ -274,6 +281,8 @@ allocate(const AllocLine *line)
 		}
 		else if (!look_for_line)
 			look_for_line = true;
+		else if (offer.kind == ALLOC_OFFER_EXPIRED)
+			alloc_sweep_sku(line->sku);
 		else if (offer.kind == ALLOC_OFFER_NONE)
 		{
 			if (!alloc_store_product_exists(line->sku))
@@ -301,8 +310,10 @@ static bool
 take(const AllocLine *line, const AllocOffer *offer, bool *look_for_line)
 {
 	int64		event_id = alloc_store_next_event_id();
+	bool		held = line->expires_at != 0;
 
-	if (!alloc_store_take(offer, line->qty, event_id))
+	if (!(held ? alloc_store_take_held(offer, line, event_id) :
+		  alloc_store_take(offer, line->qty, event_id)))
 	{
 		alloc_store_look();
 		return false;
@@ -313,6 +324,8 @@ take(const AllocLine *line, const AllocOffer *offer, bool *look_for_line)
 		*look_for_line = true;
 		return false;
 	}
+	if (held)
+		alloc_store_insert_hold(line, offer->batch.plan.batch_id);
 	alloc_event_allocated(event_id, line, offer->batch.ref,
 						  &offer->slot.lines);
 	repeats_expected -= repeats_expected > 0;
@@ -362,42 +375,84 @@ alloc_require_same_qty(const AllocLine *line, int64 qty_there)
 }
 
 /*
- * The answer for a line that is there.
+ * Is a line that is there as it is wanted?  One that was held is allocated for
+ * good if it is to be.  False: look again.
  */
+static bool
+is_there(const AllocLine *line, const AllocLineRow *there)
+{
+	if (alloc_is_over(&there->line))
+	{
+		alloc_sweep_sku(line->sku);
+		return false;
+	}
+	alloc_require_same_qty(line, there->line.qty);
+	return there->line.expires_at == 0 || line->expires_at != 0 ||
+		alloc_confirm_line(there);
+}
+
 static text *
-allocated_before(const AllocLine *line, const AllocLineRow *there)
+batch_of(const AllocLineRow *row)
 {
 	AllocBatchRow batch;
 
-	alloc_require_same_qty(line, there->line.qty);
-	alloc_store_get_batch(there->batch_id, &batch);
+	alloc_store_get_batch(row->batch_id, &batch);
 	return batch.ref;
 }
 
 static text *
 deallocate(const text *orderid, const text *sku)
 {
-	AllocLineRow there;
+	AllocLineRow row;
+	text	   *ref;
 
-	while (alloc_store_find_line(orderid, sku, &there) &&
-		   there.shipped_at == 0)
+	while (alloc_store_find_line(orderid, sku, &row) && row.shipped_at == 0)
 	{
-		AllocBatchRow batch;
-		AllocSlotRow slot;
-
-		alloc_store_get_batch(there.batch_id, &batch);
-		alloc_store_any_slot(&batch, &slot);
-		if (TransactionIdIsValid(slot.busy))
-			alloc_store_wait_slot(&slot);
-		else if (!alloc_store_give(&batch, &slot, there.line.qty))
-			alloc_store_look();
-		else if (alloc_store_delete_line(&there))
-		{
-			alloc_event_deallocated(&there.line, batch.ref);
-			return batch.ref;
-		}
-		else
-			alloc_store_undo(&batch, &slot);
+		if (alloc_is_over(&row.line))
+			alloc_sweep_sku(sku);
+		else if ((ref = alloc_try_free(&row)) != NULL)
+			return ref;
 	}
 	return NULL;
+}
+
+/*
+ * alloc_try_free
+ *		Frees a line that a batch serves, or holds; returns the batch's
+ *		reference.  NULL: look again.
+ */
+text *
+alloc_try_free(const AllocLineRow *row)
+{
+	AllocBatchRow batch;
+	AllocSlotRow slot;
+
+	alloc_store_get_batch(row->batch_id, &batch);
+	alloc_store_any_slot(&batch, &slot);
+	if (TransactionIdIsValid(slot.busy))
+		alloc_store_wait_slot(&slot);
+	else if (!alloc_store_give(&batch, &slot, row->line.qty))
+		alloc_store_look();
+	else if (take_line_off(row))
+	{
+		alloc_event_deallocated(&row->line, batch.ref);
+		return batch.ref;
+	}
+	else
+		alloc_store_undo(&batch, &slot);
+	return NULL;
+}
+
+/*
+ * False: somebody else was faster.
+ */
+static bool
+take_line_off(const AllocLineRow *row)
+{
+	AllocHoldRow hold;
+
+	if (row->line.expires_at != 0 &&
+		!(alloc_find_hold_of(row, &hold) && alloc_store_delete_hold(&hold)))
+		return false;
+	return alloc_store_delete_line(row);
 }

@@ -14,14 +14,29 @@
 #include "nodes/execnodes.h"
 #include "store.h"
 
+/* Setting */
+extern int	alloc_max_holds_per_order;
+
 #define ERRCODE_ALLOC_UNKNOWN_SKU	MAKE_SQLSTATE('S', 'K', '0', '0', '1')
 #define ERRCODE_ALLOC_UNKNOWN_BATCH MAKE_SQLSTATE('S', 'K', '0', '0', '2')
 #define ERRCODE_ALLOC_OTHER_QUANTITY MAKE_SQLSTATE('S', 'K', '0', '0', '3')
 #define ERRCODE_ALLOC_SHIPPED		MAKE_SQLSTATE('S', 'K', '0', '0', '4')
+#define ERRCODE_ALLOC_HOLD_EXPIRED	MAKE_SQLSTATE('S', 'K', '0', '0', '5')
 #define ERRCODE_ALLOC_OTHER_BODY	MAKE_SQLSTATE('S', 'K', '0', '0', '6')
 
 extern void alloc_command_begin(const char *command);
 extern void alloc_command_end(void);
+
+extern text *alloc_place(const AllocLine *line);
+extern text *alloc_try_free(const AllocLineRow *row);
+
+extern bool alloc_is_over(const AllocLine *line);
+extern bool alloc_confirm_line(const AllocLineRow *row);
+extern bool alloc_find_hold_of(const AllocLineRow *row, AllocHoldRow *hold);
+extern void alloc_sweep_sku(const text *sku);
+extern void alloc_sweep_product(const text *sku);
+extern void alloc_require_no_holds(const text *orderid, const text *sku);
+extern void alloc_require_not_held(const AllocLine *line);
 
 extern void alloc_lock_product_for(const text *sku);
 extern bool alloc_buy_batch(AllocBatchRow *batch);

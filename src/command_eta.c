@@ -81,6 +81,7 @@ alloc_set_eta(const AllocBatchRow *batch, const AllocPlanBatch *now,
 
 	if (same_eta(&batch->plan, now))
 		return false;
+	alloc_sweep_product(batch->sku);
 	alloc_store_lock_slots(&locked);
 	alloc_event_eta_changed(&locked, now);
 	tell_lines(&locked, now, result);

@@ -6,6 +6,8 @@
  * All of it is done with the product locked.  When the batch becomes smaller
  * lines may have to leave, and any batch of the sku may get them: then all
  * slots of the sku are locked as well, so that no line of it comes or goes.
+ * Lines whose holds are over have left before; a line that is held moves like
+ * any other, with its hold, which is locked, because confirm() takes no slot.
  *
  *-------------------------------------------------------------------------
  */
@@ -17,6 +19,7 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
 PG_FUNCTION_INFO_V1(alloc_change_batch_quantity);
@@ -41,6 +44,9 @@ static void lock_batches(Shrink *plan, const AllocBatchRow *batch);
 static void plan_shrink(Shrink *plan, int64 qty);
 static void take_lines_off(const Shrink *plan);
 static void place_lines(const Shrink *plan, ReturnSetInfo *result);
+static bool lock_holds(const Shrink *plan);
+static void drop_line(const Shrink *plan, const AllocLineRow *row);
+static void move_line(const Shrink *plan, const AllocLineRow *row, size_t to);
 static const AllocLineRow *leaving_line(const Shrink *plan, size_t i);
 static void save_batches(const Shrink *plan);
 static void return_moved(ReturnSetInfo *result, const AllocLine *line,
@@ -98,6 +104,7 @@ alloc_set_quantity(const AllocBatchRow *batch, int64 qty,
 		grow(batch, qty);
 	else if (qty < batch->purchased)
 	{
+		alloc_sweep_product(batch->sku);
 		lock_batches(&plan, batch);
 		alloc_require_not_shipped(batch->ref, plan.batches[plan.at].shipped,
 								  qty);
@@ -116,6 +123,7 @@ alloc_retire(const AllocBatchRow *batch)
 	Shrink		plan = {0};
 	int64		shipped;
 
+	alloc_sweep_product(batch->sku);
 	lock_batches(&plan, batch);
 	shipped = plan.batches[plan.at].shipped;
 	if (shipped < batch->purchased)
@@ -210,8 +218,12 @@ plan_shrink(Shrink *plan, int64 qty)
 											 batch->plan.available, qty);
 
 	if (deficit > 0)
-		plan->nlines = alloc_store_newest_lines(batch, deficit, &plan->lines,
-												&rest);
+	{
+		do
+			plan->nlines = alloc_store_newest_lines(batch, deficit,
+													&plan->lines, &rest);
+		while (!lock_holds(plan));
+	}
 	for (size_t i = 0; i < plan->nlines; i++)
 		deficit = alloc_plan_shed(deficit, plan->lines[i].line.qty);
 	plan->left[plan->at].available = -deficit;
@@ -225,6 +237,29 @@ plan_shrink(Shrink *plan, int64 qty)
 		if (leaving_line(plan, i) == NULL)
 			return;
 	plan->chains[plan->at] = rest;
+}
+
+/*
+ * Locks the holds among the lines.  False: one has changed; look again.
+ */
+static bool
+lock_holds(const Shrink *plan)
+{
+	for (size_t i = 0; i < plan->nlines; i++)
+	{
+		AllocHoldRow hold;
+
+		CHECK_FOR_INTERRUPTS();
+		if (plan->lines[i].line.expires_at == 0)
+			continue;
+		if (!alloc_find_hold_of(&plan->lines[i], &hold) ||
+			!alloc_store_lock_hold(&hold))
+		{
+			alloc_store_look();
+			return false;
+		}
+	}
+	return true;
 }
 
 static const AllocLineRow *
@@ -260,26 +295,55 @@ place_lines(const Shrink *plan, ReturnSetInfo *result)
 		if (row == NULL)
 			continue;
 		if (plan->places[i].batch == ALLOC_NO_BATCH)
-		{
-			if (!alloc_store_delete_line(row))
-				elog(ERROR, "a line of batch \"%s\" has gone under lock",
-					 alloc_show(plan->batches[plan->at].ref));
-			alloc_event_out_of_stock(&row->line);
-		}
+			drop_line(plan, row);
 		else
 		{
-			const AllocBatchRow *batch = &plan->batches[plan->places[i].batch];
-			AllocChain *chain = &plan->chains[plan->places[i].batch];
-			int64		event_id = alloc_store_next_event_id();
-
-			new_ref = batch->ref;
-			alloc_store_move_line(row, batch->plan.batch_id, event_id);
-			alloc_event_allocated(event_id, &row->line, new_ref, chain);
-			chain->newest = event_id;
-			chain->merged = NULL;
+			move_line(plan, row, (size_t) plan->places[i].batch);
+			new_ref = plan->batches[plan->places[i].batch].ref;
 		}
 		return_moved(result, &row->line, plan->batches[plan->at].ref, new_ref);
 	}
+}
+
+/*
+ * No batch can serve the line any more.  A hold has ended early.
+ */
+static void
+drop_line(const Shrink *plan, const AllocLineRow *row)
+{
+	AllocHoldRow hold;
+
+	if (row->line.expires_at != 0 &&
+		!(alloc_find_hold_of(row, &hold) &&
+		  alloc_store_end_hold(&hold, GetCurrentStatementStartTimestamp())))
+		elog(ERROR, "a hold of batch \"%s\" has changed under lock",
+			 alloc_show(plan->batches[plan->at].ref));
+	if (!alloc_store_delete_line(row))
+		elog(ERROR, "a line of batch \"%s\" has gone under lock",
+			 alloc_show(plan->batches[plan->at].ref));
+	alloc_event_out_of_stock(&row->line);
+}
+
+static void
+move_line(const Shrink *plan, const AllocLineRow *row, size_t to)
+{
+	const AllocBatchRow *batch = &plan->batches[to];
+	AllocChain *chain = &plan->chains[to];
+	int64		event_id = alloc_store_next_event_id();
+	AllocHoldRow hold;
+
+	if (row->line.expires_at != 0)
+	{
+		if (!(alloc_find_hold_of(row, &hold) &&
+			  alloc_store_move_hold(&hold, batch->plan.batch_id)))
+			elog(ERROR, "a hold of batch \"%s\" has changed under lock",
+				 alloc_show(plan->batches[plan->at].ref));
+		alloc_store_cover_hold(&batch->slots[0], &row->line);
+	}
+	alloc_store_move_line(row, batch->plan.batch_id, event_id);
+	alloc_event_allocated(event_id, &row->line, batch->ref, chain);
+	chain->newest = event_id;
+	chain->merged = NULL;
 }
 
 /*

@@ -31,7 +31,8 @@ static bool ship_line(const text *orderid, const text *sku);
  *		returns how many lines.
  *
  * Lines that are not allocated, or were shipped before, do not count.
- * Errors: 22004 (orderid), 22023, 22001, 40001.  Source: DESIGN section 2.
+ * Errors: 22004 (orderid), 22023, 22001, 40001; 55000 (a line is only held),
+ * SK005 (its hold is over).  Source: DESIGN section 2.
  */
 Datum
 alloc_ship(PG_FUNCTION_ARGS)
@@ -41,6 +42,7 @@ alloc_ship(PG_FUNCTION_ARGS)
 	int64		shipped;
 
 	alloc_command_begin("ship()");
+	alloc_require_no_holds(orderid, sku);
 	shipped = sku == NULL ? ship_order(orderid) : ship_line(orderid, sku);
 	alloc_command_end();
 	PG_RETURN_INT64(shipped);
@@ -49,7 +51,8 @@ alloc_ship(PG_FUNCTION_ARGS)
 /*
  * alloc.purge_shipped(before timestamptz) returns bigint
  *		Forgets the lines that were shipped before that moment; returns how
- *		many.  Then allocate() takes such a line for a new one.
+ *		many.  Then allocate() takes such a line for a new one.  Forgets as
+ *		well which holds ended before it: then confirm() does not know of them.
  *
  * Error: 22004.  Source: DESIGN section 2.
  */
@@ -64,6 +67,7 @@ alloc_purge_shipped(PG_FUNCTION_ARGS)
 				 errmsg("before must not be null")));
 	alloc_command_begin("purge_shipped()");
 	purged = alloc_store_purge_shipped(PG_GETARG_TIMESTAMPTZ(0));
+	alloc_store_forget_ended_holds(PG_GETARG_TIMESTAMPTZ(0));
 	alloc_command_end();
 	PG_RETURN_INT64(purged);
 }
@@ -100,6 +104,7 @@ ship_line(const text *orderid, const text *sku)
 		AllocSlotRow slot;
 		int64		event_id;
 
+		alloc_require_not_held(&line.line);
 		alloc_store_get_batch(line.batch_id, &batch);
 		alloc_store_any_slot(&batch, &slot);
 		if (TransactionIdIsValid(slot.busy))

@@ -97,7 +97,8 @@ alloc_event_quantity_changed(const AllocBatchRow *batch, int64 qty)
 /*
  * alloc_event_allocated, alloc_event_deallocated, alloc_event_out_of_stock
  *		A batch, with its lines before, serves a line, whose row has the event's
- *		id already; no longer serves it; no batch can.
+ *		id already, or holds it; no longer serves it, or holds it; no batch
+ *		can.
  */
 void
 alloc_event_allocated(int64 event_id, const AllocLine *line,
@@ -107,6 +108,7 @@ alloc_event_allocated(int64 event_id, const AllocLine *line,
 	AllocEventRow event = new_line_event(type, line, batchref);
 
 	event.event_id = event_id;
+	event.expires_at = line->expires_at;
 	event.before = *before;
 	append_event(&event);
 }
@@ -114,8 +116,45 @@ alloc_event_allocated(int64 event_id, const AllocLine *line,
 void
 alloc_event_deallocated(const AllocLine *line, const text *batchref)
 {
-	AllocEventRow event = new_line_event("deallocated", line, batchref);
+	const char *type = line->expires_at == 0 ? "deallocated" : "hold_released";
+	AllocEventRow event = new_line_event(type, line, batchref);
 
+	event.expires_at = line->expires_at;
+	append_event(&event);
+}
+
+/*
+ * alloc_event_extended, alloc_event_confirmed, alloc_event_hold_expired
+ *		A line that is held is held until another moment; it is allocated for
+ *		good; its hold is over.  The first two name the event that allocated
+ *		the line, as previous; the first tells as old_qty what it held before.
+ */
+void
+alloc_event_extended(const AllocLineRow *row, const text *batchref)
+{
+	AllocEventRow event = new_line_event("held", &row->line, batchref);
+
+	event.old_qty = event.qty;
+	event.expires_at = row->line.expires_at;
+	event.before.newest = row->event_id;
+	append_event(&event);
+}
+
+void
+alloc_event_confirmed(const AllocLineRow *row, const text *batchref)
+{
+	AllocEventRow event = new_line_event("confirmed", &row->line, batchref);
+
+	event.before.newest = row->event_id;
+	append_event(&event);
+}
+
+void
+alloc_event_hold_expired(const AllocLine *line, const text *batchref)
+{
+	AllocEventRow event = new_line_event("hold_expired", line, batchref);
+
+	event.expires_at = line->expires_at;
 	append_event(&event);
 }
 
@@ -334,7 +373,6 @@ new_line_event(const char *type, const AllocLine *line, const text *batchref)
 	event.orderid = line->orderid;
 	event.qty = some_value(Int64GetDatum(line->qty));
 	event.batchref = batchref;
-	event.expires_at = line->expires_at;
 	return event;
 }
 

@@ -34,6 +34,12 @@ extern void alloc_event_allocated(int64 event_id, const AllocLine *line,
 								  const AllocChain *before);
 extern void alloc_event_deallocated(const AllocLine *line,
 									const text *batchref);
+extern void alloc_event_extended(const AllocLineRow *row,
+								 const text *batchref);
+extern void alloc_event_confirmed(const AllocLineRow *row,
+								  const text *batchref);
+extern void alloc_event_hold_expired(const AllocLine *line,
+									 const text *batchref);
 extern void alloc_event_out_of_stock(const AllocLine *line);
 extern void alloc_event_eta_changed(const AllocBatchRow *batch,
 									const AllocPlanBatch *now);

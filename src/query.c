@@ -23,6 +23,7 @@ PG_FUNCTION_INFO_V1(alloc_available_to_promise);
 PG_FUNCTION_INFO_V1(alloc_promise);
 
 static size_t read_stock(const text *sku, AllocBatchRow **batches);
+static int64 expired_qty(const AllocBatchRow *batch);
 static void return_promise(ReturnSetInfo *result, const AllocBatchRow *batch);
 
 static NullableDatum get_column(HeapTupleHeader row, const char *name);
@@ -127,8 +128,26 @@ read_stock(const text *sku, AllocBatchRow **batches)
 	if (n == 0 && !alloc_store_product_exists(sku))
 		alloc_unknown_sku(sku);
 	for (size_t i = 0; i < n; i++)
-		alloc_store_read_slots(&(*batches)[i]);
+	{
+		AllocBatchRow *batch = &(*batches)[i];
+
+		alloc_store_read_slots(batch);
+		batch->plan.available += expired_qty(batch);
+	}
 	return n;
+}
+
+/*
+ * Units that are free by the clock, though nobody has ended their holds.
+ */
+static int64
+expired_qty(const AllocBatchRow *batch)
+{
+	for (size_t i = 0; i < batch->nslots; i++)
+		if (alloc_store_may_be_over(&batch->slots[i]))
+			return alloc_store_expired_qty(batch->plan.batch_id,
+										   GetCurrentStatementStartTimestamp());
+	return 0;
 }
 
 static void

@@ -216,10 +216,12 @@ alloc_replay_take_fact(const AllocFact *fact, void *arg)
 	if (fact->batchref == NULL || IS_TYPE(fact, "repaired"))
 		return;
 	batch = batch_of(replay, fact->batchref, fact->sku);
-	if (IS_TYPE(fact, "allocated"))
+	if (IS_TYPE(fact, "allocated") ||
+		(IS_TYPE(fact, "held") && fact->old_qty.isnull))
 		batch->totals.allocated = sum_of(batch->totals.allocated,
 										 qty_of(fact->qty, fact));
-	else if (IS_TYPE(fact, "deallocated"))
+	else if (IS_TYPE(fact, "deallocated") || IS_TYPE(fact, "hold_released") ||
+			 IS_TYPE(fact, "hold_expired"))
 		batch->totals.allocated = sum_of(batch->totals.allocated,
 										 -qty_of(fact->qty, fact));
 	else if (IS_TYPE(fact, "shipped"))
@@ -242,7 +244,8 @@ alloc_replay_take_fact(const AllocFact *fact, void *arg)
 	}
 	else if (IS_TYPE(fact, "batch_eta_changed"))
 		set_eta(batch, fact);
-	else if (!IS_TYPE(fact, "promise_changed"))
+	else if (!IS_TYPE(fact, "promise_changed") && !IS_TYPE(fact, "held") &&
+			 !IS_TYPE(fact, "confirmed"))
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("event " INT64_FORMAT " has the unknown type \"%s\"",

@@ -37,6 +37,15 @@ typedef struct AllocLineRow
 	ItemPointerData tid;
 } AllocLineRow;
 
+/* A line's hold, or the mark that it has ended, at line.expires_at. */
+typedef struct AllocHoldRow
+{
+	AllocLine	line;
+	int64		batch_id;
+	bool		ended;
+	ItemPointerData tid;
+} AllocHoldRow;
+
 /*
  * Where the list of a batch's lines goes on: events that allocated lines, each
  * with the rest of its own list behind it.
@@ -84,6 +93,7 @@ typedef enum AllocOfferKind
 	ALLOC_OFFER_NONE,			/* no batch has enough */
 	ALLOC_OFFER_FREE,			/* from the slot */
 	ALLOC_OFFER_BUSY,			/* from the slot, when it is free again */
+	ALLOC_OFFER_EXPIRED,		/* perhaps, when holds have been ended */
 	ALLOC_OFFER_SCATTERED		/* from several slots */
 } AllocOfferKind;
 
@@ -93,6 +103,7 @@ typedef struct AllocOffer
 	AllocBatchRow batch;		/* plan but for available, ref, sku */
 	AllocSlotRow slot;
 	int			passed;			/* slots with enough that were busy */
+	bool		expired;		/* holds of the batch may be over */
 } AllocOffer;
 
 /* A row of the log; keys that do not apply are NULL. */
@@ -218,6 +229,7 @@ extern bool alloc_store_add_line(const AllocLine *line, int64 batch_id,
 								 int64 event_id);
 extern void alloc_store_move_line(const AllocLineRow *row, int64 batch_id,
 								  int64 event_id);
+extern void alloc_store_rewrite_line(const AllocLineRow *row);
 extern bool alloc_store_delete_line(const AllocLineRow *row);
 extern bool alloc_store_mark_shipped(const AllocLineRow *row, int64 event_id);
 extern int64 alloc_store_purge_shipped(TimestampTz before);
@@ -227,6 +239,24 @@ extern size_t alloc_store_newest_lines(const AllocBatchRow *batch,
 									   int64 deficit, AllocLineRow **rows,
 									   AllocChain *rest);
 extern int64 alloc_store_listed_qty(const AllocBatchRow *batch, int64 enough);
+
+extern bool alloc_store_find_hold(const text *orderid, const text *sku,
+								  AllocHoldRow *hold);
+extern size_t alloc_store_holds_of_order(const text *orderid,
+										 AllocHoldRow **holds);
+extern size_t alloc_store_expired_holds(int64 batch_id, TimestampTz now,
+										AllocHoldRow **holds);
+extern int64 alloc_store_expired_qty(int64 batch_id, TimestampTz now);
+extern TimestampTz alloc_store_next_expiry(int64 batch_id);
+extern void alloc_store_lock_order(const text *orderid);
+extern void alloc_store_insert_hold(const AllocLine *line, int64 batch_id);
+extern bool alloc_store_end_hold(const AllocHoldRow *hold, TimestampTz now);
+extern bool alloc_store_extend_hold(const AllocHoldRow *hold,
+									TimestampTz expires_at);
+extern bool alloc_store_move_hold(const AllocHoldRow *hold, int64 batch_id);
+extern bool alloc_store_lock_hold(const AllocHoldRow *hold);
+extern bool alloc_store_delete_hold(const AllocHoldRow *hold);
+extern void alloc_store_forget_ended_holds(TimestampTz before);
 
 extern bool alloc_store_find_batch(const text *ref, AllocBatchRow *batch);
 extern bool alloc_store_settle_ref(const text *ref, AllocBatchRow *batch);
@@ -247,6 +277,11 @@ extern void alloc_store_any_slot(const AllocBatchRow *batch,
 								 AllocSlotRow *slot);
 extern bool alloc_store_take(const AllocOffer *offer, int64 qty,
 							 int64 event_id);
+extern bool alloc_store_take_held(const AllocOffer *offer,
+								  const AllocLine *line, int64 event_id);
+extern void alloc_store_cover_hold(AllocSlotRow *slot,
+								   const AllocLine *line);
+extern bool alloc_store_may_be_over(const AllocSlotRow *slot);
 extern bool alloc_store_ship(const AllocBatchRow *batch,
 							 const AllocSlotRow *slot, int64 qty);
 extern bool alloc_store_give(const AllocBatchRow *batch,

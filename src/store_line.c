@@ -113,6 +113,16 @@ alloc_store_move_line(const AllocLineRow *row, int64 batch_id, int64 event_id)
 }
 
 /*
+ * alloc_store_rewrite_line
+ *		Changes until when a line is held.  The caller has locked its hold.
+ */
+void
+alloc_store_rewrite_line(const AllocLineRow *row)
+{
+	alloc_store_move_line(row, row->batch_id, row->event_id);
+}
+
+/*
  * alloc_store_delete_line
  *		Takes a line off.  The caller has written or locked a slot of its
  *		batch.  False: somebody else was faster; look again.

@@ -24,6 +24,7 @@
 #include "store_private.h"
 #include "utils/fmgroids.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 
 /* Setting alloc.max_slots. */
 int			alloc_max_slots = 128;
@@ -42,6 +43,8 @@ static void consider_spread(AllocOffer *offer, int64 least, int64 whole);
 static void keep_batch(AllocOffer *offer);
 static IndexScanDesc scan_from(const AllocPlanBatch *plan, const text *sku,
 							   StrategyNumber side, int16 number);
+static bool take(const AllocOffer *offer, TimestampTz hold_until, int64 qty,
+				 int64 event_id);
 static void insert_slot(const AllocBatchRow *batch, const AllocSlotRow *slot);
 static bool write_slot(const AllocBatchRow *batch, const AllocSlotRow *slot);
 static void read_slot(AllocSlotRow *slot);
@@ -51,7 +54,8 @@ static void read_slot(AllocSlotRow *slot);
  *		The preferred batch of a sku that can serve a line of least units, and
  *		the slot from which to take whole units (least or more).
  *
- * Reads no further than it must.  ALLOC_OFFER_BUSY: the slot is the one whose
+ * Reads no further than it must.  ALLOC_OFFER_EXPIRED: it has not enough, but
+ * would perhaps if its holds that are over were ended.  ALLOC_OFFER_BUSY: the slot is the one whose
  * holder began last, because who has held one for long may do so for longer.
  */
 void
@@ -79,9 +83,12 @@ alloc_store_best_offer(const text *sku, int64 least, int64 whole,
 		seen = plan->batch_id;
 		alloc_row_get_eta(table, SLOT_C_ETA, plan);
 		read_slot(&offer->slot);
+		offer->expired = alloc_store_may_be_over(&offer->slot);
 		consider_slot(offer, least, whole);
 		if (offer->slot.spread && offer->kind != ALLOC_OFFER_FREE)
 			consider_spread(offer, least, whole);
+		if (offer->expired && offer->kind == ALLOC_OFFER_NONE)
+			offer->kind = ALLOC_OFFER_EXPIRED;
 	}
 	index_endscan(scan);
 }
@@ -147,6 +154,7 @@ consider_spread(AllocOffer *offer, int64 least, int64 whole)
 
 			read_slot(&slot);
 			offer->batch.plan.available += slot.available;
+			offer->expired |= alloc_store_may_be_over(&slot);
 			if (slot.available < whole)
 				continue;
 			if (!TransactionIdIsValid(slot.busy))
@@ -244,15 +252,59 @@ alloc_store_any_slot(const AllocBatchRow *batch, AllocSlotRow *slot)
 bool
 alloc_store_take(const AllocOffer *offer, int64 qty, int64 event_id)
 {
+	return take(offer, offer->slot.hold_until, qty, event_id);
+}
+
+/*
+ * alloc_store_take_held
+ *		Likewise, for a line that is held.
+ */
+bool
+alloc_store_take_held(const AllocOffer *offer, const AllocLine *line,
+					  int64 event_id)
+{
+	return take(offer,
+				alloc_earlier_moment(offer->slot.hold_until, line->expires_at),
+				line->qty, event_id);
+}
+
+/*
+ * alloc_store_cover_hold
+ *		Makes a slot, still to be written, say when the hold of a line of its
+ *		batch may be over.
+ */
+void
+alloc_store_cover_hold(AllocSlotRow *slot, const AllocLine *line)
+{
+	slot->hold_until = alloc_earlier_moment(slot->hold_until,
+											line->expires_at);
+}
+
+static bool
+take(const AllocOffer *offer, TimestampTz hold_until, int64 qty,
+	 int64 event_id)
+{
 	AllocSlotRow slot = offer->slot;
 
 	slot.available -= qty;
+	slot.hold_until = hold_until;
 	slot.lines.newest = event_id;
 	slot.lines.merged = NULL;
 	if (write_slot(&offer->batch, &slot))
 		return true;
 	crowded_batch = offer->batch.plan.batch_id;
 	return false;
+}
+
+/*
+ * alloc_store_may_be_over
+ *		Does a slot say that holds of its batch may be over?
+ */
+bool
+alloc_store_may_be_over(const AllocSlotRow *slot)
+{
+	return slot->hold_until != 0 &&
+		slot->hold_until <= GetCurrentStatementStartTimestamp();
 }
 
 /*

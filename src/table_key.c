@@ -62,9 +62,12 @@ void
 alloc_key_time(ScanKey key, AttrNumber attno, StrategyNumber strategy,
 			   TimestampTz value)
 {
-	RegProcedure compare = strategy == BTLessStrategyNumber ?
-		F_TIMESTAMPTZ_LT : F_TIMESTAMPTZ_GT;
+	RegProcedure compare = F_TIMESTAMPTZ_GT;
 
+	if (strategy == BTLessStrategyNumber)
+		compare = F_TIMESTAMPTZ_LT;
+	else if (strategy == BTLessEqualStrategyNumber)
+		compare = F_TIMESTAMPTZ_LE;
 	ScanKeyInit(key, attno, strategy, compare, TimestampTzGetDatum(value));
 }
 

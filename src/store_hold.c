@@ -1,0 +1,333 @@
+/*-------------------------------------------------------------------------
+ *
+ * store_hold.c
+ *	  The repository's part about holds: lines that end by themselves.  See
+ *	  store.c.
+ *
+ * A line that is held has a row in table hold as well, which is locked before
+ * the line itself: whoever confirms, extends, releases, moves or ends it meets
+ * the others there.  It stays, marked, when the hold has ended.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "argument.h"
+#include "common/hashfn.h"
+#include "common/int.h"
+#include "compat.h"
+#include "storage/lmgr.h"
+#include "store_private.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+static void set_keys(ScanKey keys, const text *orderid, const text *sku);
+static void set_hold(const AllocLine *line, int64 batch_id, bool ended);
+static size_t collect_holds(IndexScanDesc scan, AllocHoldRow **holds);
+static IndexScanDesc scan_expired(int64 batch_id, TimestampTz now);
+static void read_hold(AllocHoldRow *hold);
+static bool update_hold(const AllocHoldRow *hold);
+
+/*
+ * alloc_store_find_hold
+ *		The hold of an order line, or the mark that it has ended.
+ */
+bool
+alloc_store_find_hold(const text *orderid, const text *sku,
+					  AllocHoldRow *hold)
+{
+	ScanKeyData keys[2];
+
+	set_keys(keys, orderid, sku);
+	if (!alloc_table_find(&alloc_tables[HOLD], HOLD_LINE, keys, 2))
+		return false;
+	read_hold(hold);
+	return true;
+}
+
+/*
+ * alloc_store_holds_of_order
+ *		The holds of an order, those that have ended too, in the order of their
+ *		skus' bytes.  Returns how many, and them in *holds.
+ */
+size_t
+alloc_store_holds_of_order(const text *orderid, AllocHoldRow **holds)
+{
+	ScanKeyData key;
+
+	alloc_key_text(&key, 1, orderid);
+	return collect_holds(alloc_table_scan(&alloc_tables[HOLD], HOLD_LINE,
+										  GetActiveSnapshot(), &key, 1),
+						 holds);
+}
+
+/*
+ * alloc_store_expired_holds
+ *		The holds of a batch that are over at a moment and have not been ended.
+ *		Returns how many, and them in *holds.
+ */
+size_t
+alloc_store_expired_holds(int64 batch_id, TimestampTz now,
+						  AllocHoldRow **holds)
+{
+	return collect_holds(scan_expired(batch_id, now), holds);
+}
+
+/*
+ * alloc_store_expired_qty
+ *		The units that they have.
+ */
+int64
+alloc_store_expired_qty(int64 batch_id, TimestampTz now)
+{
+	AllocTable *table = &alloc_tables[HOLD];
+	IndexScanDesc scan = scan_expired(batch_id, now);
+	int64		qty = 0;
+
+	while (alloc_table_next(table, scan, ForwardScanDirection))
+		if (pg_add_s64_overflow(qty,
+								DatumGetInt64(alloc_row_get(table, HOLD_C_QTY)),
+								&qty))
+			qty = PG_INT64_MAX;
+	index_endscan(scan);
+	return qty;
+}
+
+/*
+ * alloc_store_next_expiry
+ *		When the next hold of a batch will be over; 0: there is none.
+ */
+TimestampTz
+alloc_store_next_expiry(int64 batch_id)
+{
+	AllocTable *table = &alloc_tables[HOLD];
+	ScanKeyData key;
+
+	alloc_key_int8(&key, 1, batch_id);
+	if (!alloc_table_find(table, HOLD_EXPIRY, &key, 1))
+		return 0;
+	return alloc_row_get_time(table, HOLD_C_EXPIRES);
+}
+
+/*
+ * alloc_store_lock_order
+ *		Lets one transaction at a time add holds to an order.  To be followed
+ *		by a look.
+ */
+void
+alloc_store_lock_order(const text *orderid)
+{
+	AllocTable *table = &alloc_tables[HOLD];
+
+	alloc_table_open(table);
+	LockDatabaseObject(table->relid,
+					   hash_bytes((const unsigned char *) VARDATA_ANY(orderid),
+								  (int) VARSIZE_ANY_EXHDR(orderid)),
+					   0, ExclusiveLock);
+}
+
+/*
+ * alloc_store_insert_hold
+ *		Records until when a line, which this command has inserted, is held.
+ *		The mark of one that has ended is replaced.
+ */
+void
+alloc_store_insert_hold(const AllocLine *line, int64 batch_id)
+{
+	AllocTable *table = &alloc_tables[HOLD];
+	ScanKeyData keys[2];
+
+	set_keys(keys, line->orderid, line->sku);
+	for (;;)
+	{
+		set_hold(line, batch_id, false);
+		if (alloc_table_insert_new(table, HOLD_LINE))
+			return;
+		if (alloc_store_settle_key(table, HOLD_LINE, keys, 2))
+		{
+			AllocHoldRow mark;
+
+			read_hold(&mark);
+			mark.line = *line;
+			mark.batch_id = batch_id;
+			mark.ended = false;
+			if (update_hold(&mark))
+				return;
+			alloc_store_look();
+		}
+	}
+}
+
+/*
+ * alloc_store_end_hold
+ *		Marks a hold as ended at a moment, or at its own end if that came
+ *		first.  False, as for the next ones: somebody else was faster; look
+ *		again.
+ */
+bool
+alloc_store_end_hold(const AllocHoldRow *hold, TimestampTz now)
+{
+	AllocHoldRow ended = *hold;
+
+	ended.ended = true;
+	ended.line.expires_at = Min(hold->line.expires_at, now);
+	return update_hold(&ended);
+}
+
+/*
+ * alloc_store_extend_hold
+ *		Gives a hold another end.
+ */
+bool
+alloc_store_extend_hold(const AllocHoldRow *hold, TimestampTz expires_at)
+{
+	AllocHoldRow extended = *hold;
+
+	extended.line.expires_at = expires_at;
+	return update_hold(&extended);
+}
+
+/*
+ * alloc_store_move_hold
+ *		Gives it another batch.
+ */
+bool
+alloc_store_move_hold(const AllocHoldRow *hold, int64 batch_id)
+{
+	AllocHoldRow moved = *hold;
+
+	moved.batch_id = batch_id;
+	return update_hold(&moved);
+}
+
+/*
+ * alloc_store_lock_hold
+ *		Keeps others from it.
+ */
+bool
+alloc_store_lock_hold(const AllocHoldRow *hold)
+{
+	ItemPointerData tid = hold->tid;
+
+	return alloc_store_is_unchanged(alloc_table_lock(&alloc_tables[HOLD],
+													 &tid));
+}
+
+/*
+ * alloc_store_delete_hold
+ *		Forgets it, or that it has ended.
+ */
+bool
+alloc_store_delete_hold(const AllocHoldRow *hold)
+{
+	ItemPointerData tid = hold->tid;
+
+	return alloc_store_is_unchanged(alloc_table_delete(&alloc_tables[HOLD],
+													   &tid));
+}
+
+/*
+ * alloc_store_forget_ended_holds
+ *		Forgets which holds ended before a moment.
+ */
+void
+alloc_store_forget_ended_holds(TimestampTz before)
+{
+	AllocTable *table = &alloc_tables[HOLD];
+	ScanKeyData key;
+	TableScanDesc scan;
+
+	alloc_key_time(&key, HOLD_C_EXPIRES + 1, BTLessStrategyNumber, before);
+	scan = alloc_table_scan_all(table, &key, 1);
+	while (alloc_table_next_of_all(table, scan))
+	{
+		ItemPointerData tid = table->found->tts_tid;
+
+		/* One that has changed is not what it was. */
+		if (DatumGetBool(alloc_row_get(table, HOLD_C_ENDED)))
+			(void) alloc_store_is_unchanged(alloc_table_delete(table, &tid));
+	}
+	table_endscan(scan);
+}
+
+static void
+set_keys(ScanKey keys, const text *orderid, const text *sku)
+{
+	alloc_key_text(&keys[0], 1, orderid);
+	alloc_key_text(&keys[1], 2, sku);
+}
+
+static void
+set_hold(const AllocLine *line, int64 batch_id, bool ended)
+{
+	TupleTableSlot *row = alloc_table_row(&alloc_tables[HOLD]);
+
+	alloc_row_set(row, HOLD_C_BATCH, Int64GetDatum(batch_id));
+	alloc_row_set(row, HOLD_C_QTY, Int64GetDatum(line->qty));
+	alloc_row_set(row, HOLD_C_EXPIRES, TimestampTzGetDatum(line->expires_at));
+	alloc_row_set(row, HOLD_C_ENDED, BoolGetDatum(ended));
+	alloc_row_set_text(row, HOLD_C_ORDERID, line->orderid);
+	alloc_row_set_text(row, HOLD_C_SKU, line->sku);
+}
+
+/*
+ * What a scan finds.  Ends the scan.
+ */
+static size_t
+collect_holds(IndexScanDesc scan, AllocHoldRow **holds)
+{
+	size_t		n = 0;
+	size_t		room = 8;
+
+	*holds = palloc_array(AllocHoldRow, room);
+	while (alloc_table_next(&alloc_tables[HOLD], scan, ForwardScanDirection))
+	{
+		if (n == room)
+		{
+			room *= 2;
+			*holds = repalloc_huge(*holds, room * sizeof(AllocHoldRow));
+		}
+		read_hold(&(*holds)[n++]);
+	}
+	index_endscan(scan);
+	return n;
+}
+
+static IndexScanDesc
+scan_expired(int64 batch_id, TimestampTz now)
+{
+	ScanKeyData keys[2];
+
+	alloc_key_int8(&keys[0], 1, batch_id);
+	alloc_key_time(&keys[1], 2, BTLessEqualStrategyNumber, now);
+	return alloc_table_scan(&alloc_tables[HOLD], HOLD_EXPIRY,
+							GetActiveSnapshot(), keys, 2);
+}
+
+/*
+ * The hold that a scan found.
+ */
+static void
+read_hold(AllocHoldRow *hold)
+{
+	AllocTable *table = &alloc_tables[HOLD];
+
+	hold->batch_id = DatumGetInt64(alloc_row_get(table, HOLD_C_BATCH));
+	hold->ended = DatumGetBool(alloc_row_get(table, HOLD_C_ENDED));
+	hold->line.qty = DatumGetInt64(alloc_row_get(table, HOLD_C_QTY));
+	hold->line.expires_at =
+		DatumGetTimestampTz(alloc_row_get(table, HOLD_C_EXPIRES));
+	hold->line.orderid = DatumGetTextPCopy(alloc_row_get(table, HOLD_C_ORDERID));
+	hold->line.sku = DatumGetTextPCopy(alloc_row_get(table, HOLD_C_SKU));
+	hold->tid = table->found->tts_tid;
+}
+
+static bool
+update_hold(const AllocHoldRow *hold)
+{
+	ItemPointerData tid = hold->tid;
+
+	set_hold(&hold->line, hold->batch_id, hold->ended);
+	return alloc_store_is_unchanged(alloc_table_update(&alloc_tables[HOLD],
+													   &tid));
+}
