@@ -6,9 +6,9 @@
  * The result is that of allocate() for each line in turn.  First the stock of
  * each sku is locked, and the planner places the sku's lines in memory.  Skus
  * come in the order of their bytes, so that two calls do not deadlock, and
- * lines of different skus do not bear on each other.  Then, with all locks
- * held, lines and events are written in the order of the call, and last the
- * slots.
+ * lines of different skus do not bear on each other.  Here the caller may
+ * decide that it does not want what was planned.  Then, with all locks held,
+ * lines and events are written in the order of the call, and last the slots.
  *
  * Where one slot has enough for all lines of a sku, that slot is all that is
  * locked, as by allocate(); else as many as it takes of those that are free;
@@ -57,8 +57,6 @@ typedef struct BulkSku
 
 static void group_by_sku(AllocBulk *bulk);
 static void add_to_sku(BulkSku *sku, AllocBulkLine *line);
-static uint32 hash_sku(const void *key, Size size);
-static int	match_sku(const void *a, const void *b, Size size);
 static int	compare_skus(const void *a, const void *b, void *arg);
 static void make_placed(AllocBulk *bulk);
 static void settle_lines(AllocBulk *bulk);
@@ -73,6 +71,7 @@ static void remember_all_before(AllocBulk *bulk, const BulkSku *sku,
 								const AllocBulkLine *line);
 static bool line_is_there(AllocBulk *bulk, AllocBulkLine *line);
 static void remember_placed(AllocBulk *bulk, AllocBulkLine *line);
+static bool give_up_line(AllocBulk *bulk, AllocBulkLine *line);
 static bool write_lines(AllocBulk *bulk);
 static bool write_line(const AllocBulk *bulk, AllocBulkLine *line);
 static bool is_wrong(const AllocBulkLine *line);
@@ -80,14 +79,26 @@ static void write_slots(BulkSku *sku);
 
 /*
  * alloc_bulk_allocate
- *		Allocates the lines.  False: one of them is there, or about to be; what
- *		was done so far is to be rolled back, and to be done again with care.
+ *		Allocates the lines that can be served.
  *
- * Works between alloc_store_begin() and alloc_store_end(); allocates in the
- * current memory context.
+ * As all of this works between alloc_store_begin() and alloc_store_end(), and
+ * allocates in the current memory context.
+ */
+AllocBulkOutcome
+alloc_bulk_allocate(AllocBulk *bulk)
+{
+	return alloc_bulk_plan(bulk) && alloc_bulk_write(bulk) ?
+		ALLOC_BULK_DONE : ALLOC_BULK_AGAIN;
+}
+
+/*
+ * alloc_bulk_plan
+ *		Locks the stock for the lines, and says what is to become of each.
+ *		False: one of them is about to be there; what was done so far is to be
+ *		rolled back, and to be done again with care.
  */
 bool
-alloc_bulk_allocate(AllocBulk *bulk)
+alloc_bulk_plan(AllocBulk *bulk)
 {
 	group_by_sku(bulk);
 	make_placed(bulk);
@@ -100,6 +111,39 @@ alloc_bulk_allocate(AllocBulk *bulk)
 		if (!plan_sku(bulk, bulk->skus[i]))
 			return false;
 	}
+	return true;
+}
+
+/*
+ * alloc_bulk_give_up
+ *		After planning: those lines that are not there get nothing.  False: as
+ *		above.
+ *
+ * A line that was placed may be there, though nobody has looked for it; one
+ * that cannot be served, since it was looked for.
+ */
+bool
+alloc_bulk_give_up(AllocBulk *bulk)
+{
+	alloc_store_look();
+	for (size_t i = 0; i < bulk->nlines; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!give_up_line(bulk, &bulk->lines[i]))
+			return false;
+	}
+	bulk->careful = true;
+	return true;
+}
+
+/*
+ * alloc_bulk_write
+ *		Writes what was planned.  False: a line is there, or about to be;
+ *		likewise.
+ */
+bool
+alloc_bulk_write(AllocBulk *bulk)
+{
 	if (!write_lines(bulk))
 		return false;
 	for (size_t i = 0; i < bulk->nskus; i++)
@@ -110,16 +154,8 @@ alloc_bulk_allocate(AllocBulk *bulk)
 static void
 group_by_sku(AllocBulk *bulk)
 {
-	HASHCTL		control = {
-		.keysize = sizeof(const text *),
-		.entrysize = sizeof(BulkSku),
-		.hash = hash_sku,
-		.match = match_sku,
-		.hcxt = CurrentMemoryContext
-	};
-	HTAB	   *skus = hash_create("alloc skus", 1024, &control,
-								   HASH_ELEM | HASH_FUNCTION | HASH_COMPARE |
-								   HASH_CONTEXT);
+	HTAB	   *skus = alloc_hash_by_key("alloc skus", sizeof(BulkSku),
+									 bulk->nlines);
 	HASH_SEQ_STATUS scan;
 	BulkSku    *sku;
 
@@ -162,22 +198,6 @@ add_to_sku(BulkSku *sku, AllocBulkLine *line)
 		sku->whole = PG_INT64_MAX;
 }
 
-static uint32
-hash_sku(const void *key, Size size)
-{
-	const text *sku = *(const text *const *) key;
-
-	return hash_bytes((const unsigned char *) VARDATA_ANY(sku),
-					  VARSIZE_ANY_EXHDR(sku));
-}
-
-static int
-match_sku(const void *a, const void *b, Size size)
-{
-	return alloc_compare_keys(*(const text *const *) a,
-							  *(const text *const *) b);
-}
-
 static int
 compare_skus(const void *a, const void *b, void *arg)
 {
@@ -196,7 +216,8 @@ make_placed(AllocBulk *bulk)
 		.hcxt = CurrentMemoryContext
 	};
 
-	bulk->placed = hash_create("alloc placed lines", 1024, &control,
+	bulk->placed = hash_create("alloc placed lines",
+							   Min(bulk->nlines, ALLOC_HASH_ENTRIES), &control,
 							   HASH_ELEM | HASH_FUNCTION | HASH_COMPARE |
 							   HASH_CONTEXT);
 }
@@ -230,8 +251,8 @@ hash_line(const void *key, Size size)
 {
 	const AllocBulkLine *line = *(AllocBulkLine *const *) key;
 
-	return hash_combine(hash_sku(&line->line.orderid, 0),
-						hash_sku(&line->line.sku, 0));
+	return hash_combine(alloc_hash_key(line->line.orderid),
+						alloc_hash_key(line->line.sku));
 }
 
 static int
@@ -416,7 +437,29 @@ remember_placed(AllocBulk *bulk, AllocBulkLine *line)
 }
 
 /*
- * Writes what was planned.  False: a line is there.
+ * False: it is about to be there, or is there since it could not be served.
+ */
+static bool
+give_up_line(AllocBulk *bulk, AllocBulkLine *line)
+{
+	bool		was_placed = line->fate == ALLOC_LINE_PLACED;
+
+	if (line->fate == ALLOC_LINE_THERE)
+		return true;
+	if (was_placed)
+		line->batch->taken -= line->line.qty;
+	if (line_is_there(bulk, line))
+		return was_placed;
+	if (was_placed)
+	{
+		line->fate = ALLOC_LINE_NOT_TAKEN;
+		line->ref = NULL;
+	}
+	return !alloc_store_line_is_coming(&line->line);
+}
+
+/*
+ * Writes the lines and their events.  False: a line is there.
  */
 static bool
 write_lines(AllocBulk *bulk)
@@ -475,6 +518,8 @@ write_line(const AllocBulk *bulk, AllocBulkLine *line)
 			chain->newest = event_id;
 			chain->merged = NULL;
 			break;
+		case ALLOC_LINE_NOT_TAKEN:
+			break;
 	}
 	return true;
 }
@@ -489,6 +534,7 @@ is_wrong(const AllocBulkLine *line)
 		case ALLOC_LINE_NOT_SERVED:
 			return !alloc_store_product_exists(line->line.sku);
 		case ALLOC_LINE_PLACED:
+		case ALLOC_LINE_NOT_TAKEN:
 			break;
 	}
 	return false;

@@ -44,6 +44,8 @@ const AllocMessageCommand alloc_message_commands[ALLOC_MESSAGE_NCOMMANDS] = {
 	{{"orderid", TEXTOID}, {"sku", TEXTOID}, {"qty", INT8OID}}},
 	{"allocate_lines", "SELECT * FROM alloc.allocate_lines($1)", true, 1,
 	{{"lines", ALLOC_ORDER_LINES}}},
+	{"allocate_order", "SELECT * FROM alloc.allocate_order($1, $2, COALESCE($3, 'all'))", true, 3,
+	{{"orderid", TEXTOID}, {"lines", ALLOC_ORDER_LINES}, {"mode", TEXTOID}}},
 	{"deallocate", "SELECT alloc.deallocate($1, $2)", false, 2,
 	{{"orderid", TEXTOID}, {"sku", TEXTOID}}},
 	{"change_batch_quantity", "SELECT * FROM alloc.change_batch_quantity($1, $2)", true, 2,

@@ -322,6 +322,7 @@ SELECT refused(as_sender(message), '42501', '%function ' || (message->>'command'
 	'{"command": "change_batch_quantity", "ref": "b2", "qty": 1, "message_id": "s1"}',
 	'{"command": "change_batch_eta", "ref": "b2", "eta": null, "message_id": "s1"}',
 	'{"command": "ship", "orderid": "o1", "message_id": "s1"}',
+	'{"command": "allocate_order", "orderid": "o9", "lines": [{"sku": "LAMP", "qty": 1}], "message_id": "s1"}',
 	'{"command": "allocate_lines", "lines": [{"orderid": "o9", "sku": "LAMP", "qty": 1}], "message_id": "s1"}']) AS message;
 GRANT EXECUTE ON FUNCTION alloc.allocate(text, text, bigint), alloc.allocate_lines(alloc.order_line[]) TO regress_sender;
 SELECT lives_ok(as_sender(allocation('s1', 's1')), 'with EXECUTE on both');
@@ -354,9 +355,39 @@ SELECT lives_ok(as_sender(message, path), (message->>'command') || ' with search
 	jsonb_build_object('command', 'change_batch_quantity', 'ref', 'h' || n, 'qty', 1, 'message_id', 'hq' || n),
 	jsonb_build_object('command', 'change_batch_eta', 'ref', 'h' || n, 'eta', '2031-01-02', 'message_id', 'he' || n),
 	jsonb_build_object('command', 'ship', 'orderid', 'h' || n, 'message_id', 'hs' || n),
+	jsonb_build_object('command', 'allocate_order', 'orderid', 'hh', 'lines', '[{"sku": "HAT", "qty": 1}]'::jsonb, 'message_id', 'ho' || n),
 	jsonb_build_object('command', 'allocate_lines', 'lines', '[{"orderid": "h", "sku": "HAT", "qty": 1}]'::jsonb, 'message_id', 'hl' || n)]) AS message;
-SELECT is((SELECT count(*) FROM alloc.message WHERE message_id LIKE 'h%'), 28::bigint, 'all of them are kept');
+SELECT is((SELECT count(*) FROM alloc.message WHERE message_id LIKE 'h%'), 32::bigint, 'all of them are kept');
 SELECT sound('senders');
+ROLLBACK;
+
+-- Whole orders
+
+BEGIN;
+SELECT alloc.add_batch('b1', 'LAMP', 10), alloc.add_batch('b2', 'RUG', 1);
+SELECT mark();
+SELECT is_answer('{"command": "allocate_order", "orderid": "o1", "lines": [{"sku": "LAMP", "qty": 2}, {"orderid": "o1", "sku": "RUG", "qty": 2}, {"orderid": null, "sku": "LAMP", "qty": 1}]}',
+	'[{"sku": "LAMP", "qty": 3, "batchref": null, "status": "not_taken"}, {"sku": "RUG", "qty": 2, "batchref": null, "status": "out_of_stock"}]',
+	'allocate_order without a mode: all or nothing, a row for each sku');
+SELECT is_answer('{"command": "allocate_order", "orderid": "o1", "mode": "partial", "message_id": "m1", "lines": [{"sku": "LAMP", "qty": 2}, {"sku": "RUG", "qty": 2}]}',
+	'[{"sku": "LAMP", "qty": 2, "batchref": "b1", "status": "allocated"}, {"sku": "RUG", "qty": 2, "batchref": null, "status": "out_of_stock"}]',
+	'allocate_order, partial');
+SELECT is_answer('{"command": "allocate_order", "orderid": "o1", "lines": [{"sku": "LAMP", "qty": 2}, {"sku": "RUG", "qty": 2}], "mode": "partial", "message_id": "m1"}',
+	'[{"sku": "LAMP", "qty": 2, "batchref": "b1", "status": "allocated"}, {"sku": "RUG", "qty": 2, "batchref": null, "status": "out_of_stock"}]',
+	'the message again, the same answer');
+SELECT is_answer('{"command": "allocate_order", "orderid": "o2", "mode": null, "lines": []}', '[]', 'allocate_order without lines, its mode null');
+SELECT results_eq('SELECT news()', ARRAY['out_of_stock o1 RUG 2', 'allocated o1 LAMP 2 b1', 'out_of_stock o1 RUG 2'], 'the events are those of the orders, once');
+SELECT refused(format('SELECT alloc.handle(%L)', message), state, pattern, 'allocate_order: ' || what)
+  FROM (VALUES
+	('no order', '{"command": "allocate_order", "lines": []}', '22004', 'orderid must not be null'),
+	('no lines', '{"command": "allocate_order", "orderid": "o3"}', '22004', 'lines must not be null'),
+	('a line of another order', '{"command": "allocate_order", "orderid": "o3", "lines": [{"orderid": "o4", "sku": "LAMP", "qty": 1}]}', '22023', '%"o3"%"o4"'),
+	('an unknown mode', '{"command": "allocate_order", "orderid": "o3", "lines": [], "mode": "some"}', '22023', 'unknown mode "some"'),
+	('a mode that is a number', '{"command": "allocate_order", "orderid": "o3", "lines": [], "mode": 1}', '22023', 'mode must be a JSON string: 1'),
+	('an unknown sku', '{"command": "allocate_order", "orderid": "o3", "lines": [{"sku": "none", "qty": 1}], "message_id": "m2"}', 'SK001', 'unknown sku "none"'),
+	('a quantity of its own', '{"command": "allocate_order", "orderid": "o3", "lines": [], "qty": 1}', '22023', 'unknown key "qty" of allocate_order')
+  ) AS bad (what, message, state, pattern);
+SELECT sound('orders');
 ROLLBACK;
 
 -- Old messages are forgotten
