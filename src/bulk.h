@@ -18,6 +18,7 @@ typedef enum AllocLineFate
 	ALLOC_LINE_NOT_SERVED,		/* out of stock, or unknown sku */
 	ALLOC_LINE_PLACED,
 	ALLOC_LINE_THERE,			/* before this call, or earlier in it */
+	ALLOC_LINE_HELD,			/* likewise, to be confirmed */
 	ALLOC_LINE_NOT_TAKEN		/* could be served, but the call gave up */
 } AllocLineFate;
 
@@ -30,6 +31,7 @@ typedef struct AllocBulkLine
 	struct BulkBatch *batch;	/* of one that is placed */
 	const text *ref;			/* of the batch; NULL: it has none */
 	int64		qty_there;		/* of one that is there */
+	AllocLineRow *held;			/* one that is held */
 } AllocBulkLine;
 
 /* The lines: the caller sets lines, nlines and careful. */
@@ -57,6 +59,11 @@ extern AllocBulkOutcome alloc_bulk_allocate(AllocBulk *bulk);
 extern bool alloc_bulk_plan(AllocBulk *bulk);
 extern bool alloc_bulk_give_up(AllocBulk *bulk);
 extern bool alloc_bulk_write(AllocBulk *bulk);
+
+extern void alloc_bulk_begin_lines(AllocBulk *bulk);
+extern void alloc_bulk_settle(AllocBulk *bulk);
+extern bool alloc_bulk_is_there(AllocBulk *bulk, AllocBulkLine *line);
+extern void alloc_bulk_remember(AllocBulk *bulk, AllocBulkLine *line);
 
 extern void alloc_bulk_run(AllocBulk *bulk, const char *command,
 						   AllocBulkWork work);

@@ -69,7 +69,8 @@ static const OrderModeEntry modes[ORDER_NMODES] = {
  *		Gives the lines of an order the best batches, all of them or none
  *		('all'), or those that can be served ('partial').  A row for each sku,
  *		in the order in which they first appear: 'allocated', 'out_of_stock',
- *		or 'not_taken': there was stock, but the order is not taken.
+ *		or 'not_taken': there was stock, or the line is held, but the order is
+ *		not taken.
  *
  * The same order again: the same batches, and no event.  Errors: those of
  * allocate(); 22004, too, when lines, one of them or mode is NULL; 22023 when a
@@ -221,6 +222,7 @@ status_of(const AllocBulkLine *line)
 	{
 		case ALLOC_LINE_PLACED:
 		case ALLOC_LINE_THERE:
+		case ALLOC_LINE_HELD:
 			return "allocated";
 		case ALLOC_LINE_NOT_SERVED:
 			return "out_of_stock";
