@@ -77,6 +77,7 @@ PG_FUNCTION_INFO_V1(alloc_replay);
 PG_FUNCTION_INFO_V1(alloc_fold_log);
 
 static AllocReplay *begin_replay(void);
+static int64 required_base(FunctionCallInfo fcinfo, int n);
 static text *optional_sku(FunctionCallInfo fcinfo, int n);
 static int64 optional_upto(FunctionCallInfo fcinfo, int n);
 static int64 base_of(int64 upto);
@@ -127,11 +128,13 @@ alloc_replay(PG_FUNCTION_ARGS)
  * created)
  *		Likewise, from the snapshot of event base (0: from the beginning of the
  *		log), with the event that created each batch; tells its progress.
+ *
+ * Errors: 55000 (base is NULL: see alloc._first_base()), 22023, 22001 (sku).
  */
 Datum
 alloc_fold_log(PG_FUNCTION_ARGS)
 {
-	int64		base = PG_GETARG_INT64(0);
+	int64		base = required_base(fcinfo, 0);
 	int64		upto = optional_upto(fcinfo, 1);
 	text	   *sku = optional_sku(fcinfo, 2);
 	AllocReplay *replay = begin_replay();
@@ -145,6 +148,17 @@ alloc_fold_log(PG_FUNCTION_ARGS)
 	return_batches(replay, (ReturnSetInfo *) fcinfo->resultinfo);
 	MemoryContextDelete(replay->cxt);
 	return (Datum) 0;
+}
+
+static int64
+required_base(FunctionCallInfo fcinfo, int n)
+{
+	if (PG_ARGISNULL(n))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the log cannot be folded"),
+				 errdetail("Events were archived, and there is no snapshot that has them.")));
+	return PG_GETARG_INT64(n);
 }
 
 static text *
