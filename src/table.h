@@ -41,6 +41,7 @@ typedef struct AllocTable
 	Oid			sequence_id;
 	Oid		   *index_ids;		/* of every index of the table */
 	int			index_at[ALLOC_MAX_NAMED_INDEXES];	/* named ones in there */
+	List	   *arbiters[ALLOC_MAX_NAMED_INDEXES];	/* each of them alone */
 	EState	   *estate;
 	ResultRelInfo *rri;
 	TupleTableSlot *row;		/* to be written */
