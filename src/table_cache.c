@@ -291,17 +291,6 @@ alloc_table_open_index(AllocTable *table, int at)
 	return *index;
 }
 
-/*
- * alloc_table_has_index
- *		Is an index there that may be missing?
- */
-bool
-alloc_table_has_index(AllocTable *table, int index)
-{
-	alloc_table_open(table);
-	return table->index_at[index] >= 0;
-}
-
 void
 alloc_table_open_all_indexes(AllocTable *table)
 {
