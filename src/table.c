@@ -462,7 +462,7 @@ insert_heap_tuple(AllocTable *table)
 
 	alloc_table_open_all_indexes(table);
 	alloc_table_require_valid(table);
-	/* simple_table_tuple_insert() would have the indexes take it apart. */
+	/* simple_table_tuple_insert() would leave it to be taken apart again. */
 	tuple = heap_form_tuple(row->tts_tupleDescriptor, row->tts_values,
 							row->tts_isnull);
 	simple_heap_insert(table->rel, tuple);
