@@ -50,8 +50,8 @@ static int64 newest_id(int table, int index, int64 upto);
  *		only unless it is NULL, in no order.
  *
  * A small part of the log is read by its key; one sku by the index event_sku,
- * unless a DBA has dropped it; and most of the log as it lies in the table,
- * which is fastest.
+ * if there is one; and most of the log as it lies in the table, which is
+ * fastest.
  */
 void
 alloc_store_read_facts(const text *sku, int64 after, int64 upto,

@@ -85,7 +85,7 @@ alloc_table_scan_bitmap(AllocTable *table, int index, ScanKey key)
 static TIDBitmap *
 find_blocks(AllocTable *table, int index, ScanKey key)
 {
-	TIDBitmap  *bitmap = tbm_create(work_mem * (Size) 1024, NULL);
+	TIDBitmap  *bitmap = tbm_create(work_mem * 1024L, NULL);
 	IndexScanDesc scan;
 
 	/* A scan by TIDs does not see to that. */
