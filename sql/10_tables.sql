@@ -51,6 +51,9 @@ COMMENT ON TABLE alloc.batch IS
 -- newest and merged are where the list of the batch's lines begins: the ids
 -- of the events that allocated the newest line from this slot, and from those
 -- that were merged into it.
+--
+-- Columns of indexes are at the beginning, before all that is often NULL: each
+-- update compares them, and finds them there without a walk through the row.
 CREATE TABLE alloc.slot (
 	batch_id  bigint NOT NULL,
 	available bigint NOT NULL
@@ -58,12 +61,12 @@ CREATE TABLE alloc.slot (
 	shipped   bigint NOT NULL DEFAULT 0
 		CONSTRAINT slot_shipped_not_negative CHECK (shipped >= 0),
 	newest    bigint,
-	eta       date,
 	slot      smallint NOT NULL DEFAULT 0,
 	spread    boolean NOT NULL DEFAULT false,
 	exhausted boolean GENERATED ALWAYS AS (available = 0) STORED,
-	ref       text NOT NULL,
 	sku       text NOT NULL,
+	ref       text NOT NULL,
+	eta       date,
 	merged    bigint[],
 	CONSTRAINT slot_pkey PRIMARY KEY (batch_id, slot)
 ) USING heap WITH (fillfactor = 50);
