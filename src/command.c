@@ -2,7 +2,8 @@
  *
  * command.c
  *	  SQL-callable commands: the service layer.  The bulk path is in
- *	  command_lines.c, changes of batches in command_quantity.c.
+ *	  command_lines.c, changes of batches in command_quantity.c, lines that
+ *	  wait in command_backorder.c.
  *
  * Each checks its arguments, then asks the store what is there and the
  * planner what to do, writes it, and records the facts.  All of it is the
@@ -42,7 +43,6 @@ static text *allocate(const AllocLine *line);
 static bool take(const AllocLine *line, const AllocOffer *offer,
 				 bool *look_for_line);
 static text *allocated_before(const AllocLine *line, const AllocLineRow *there);
-static text *deallocate(const text *orderid, const text *sku);
 
 /*
  * alloc.add_batch(ref text, sku text, qty bigint, eta date DEFAULT NULL)
@@ -111,10 +111,10 @@ alloc_deallocate(PG_FUNCTION_ARGS)
 {
 	text	   *orderid = alloc_arg_key(fcinfo, 0, "orderid");
 	text	   *sku = alloc_arg_key(fcinfo, 1, "sku");
-	text	   *ref;
+	const text *ref;
 
 	alloc_command_begin("deallocate()");
-	ref = deallocate(orderid, sku);
+	ref = alloc_free_line(orderid, sku, alloc_event_deallocated);
 	alloc_command_end();
 	if (ref == NULL)
 		PG_RETURN_NULL();
@@ -191,6 +191,7 @@ alloc_buy_batch(AllocBatchRow *batch)
 		alloc_require_sum_fits(batch->sku, NULL, batch->purchased);
 	} while (!alloc_store_insert_batch(batch));
 	alloc_event_batch_created(batch);
+	alloc_serve_from_new(batch->ref, batch->sku);
 	return true;
 }
 
@@ -278,6 +279,7 @@ allocate(const AllocLine *line)
 		{
 			if (!alloc_store_product_exists(line->sku))
 				alloc_unknown_sku(line->sku);
+			alloc_require_not_waiting_otherwise(line);
 			alloc_event_out_of_stock(line);
 			return NULL;
 		}
@@ -313,6 +315,8 @@ take(const AllocLine *line, const AllocOffer *offer, bool *look_for_line)
 		*look_for_line = true;
 		return false;
 	}
+	if (offer->slot.waiting)
+		alloc_leave_queue(line);
 	alloc_event_allocated(event_id, line, offer->batch.ref,
 						  &offer->slot.lines);
 	repeats_expected -= repeats_expected > 0;
@@ -372,32 +376,4 @@ allocated_before(const AllocLine *line, const AllocLineRow *there)
 	alloc_require_same_qty(line, there->line.qty);
 	alloc_store_get_batch(there->batch_id, &batch);
 	return batch.ref;
-}
-
-static text *
-deallocate(const text *orderid, const text *sku)
-{
-	AllocLineRow there;
-
-	while (alloc_store_find_line(orderid, sku, &there) &&
-		   there.shipped_at == 0)
-	{
-		AllocBatchRow batch;
-		AllocSlotRow slot;
-
-		alloc_store_get_batch(there.batch_id, &batch);
-		alloc_store_any_slot(&batch, &slot);
-		if (TransactionIdIsValid(slot.busy))
-			alloc_store_wait_slot(&slot);
-		else if (!alloc_store_give(&batch, &slot, there.line.qty))
-			alloc_store_look();
-		else if (alloc_store_delete_line(&there))
-		{
-			alloc_event_deallocated(&there.line, batch.ref);
-			return batch.ref;
-		}
-		else
-			alloc_store_undo(&batch, &slot);
-	}
-	return NULL;
 }

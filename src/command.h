@@ -14,6 +14,9 @@
 #include "nodes/execnodes.h"
 #include "store.h"
 
+/* Records that a batch no longer serves a line. */
+typedef void (*AllocFreed) (const AllocLine *line, const text *batchref);
+
 #define ERRCODE_ALLOC_UNKNOWN_SKU	MAKE_SQLSTATE('S', 'K', '0', '0', '1')
 #define ERRCODE_ALLOC_UNKNOWN_BATCH MAKE_SQLSTATE('S', 'K', '0', '0', '2')
 #define ERRCODE_ALLOC_OTHER_QUANTITY MAKE_SQLSTATE('S', 'K', '0', '0', '3')
@@ -30,6 +33,19 @@ extern void alloc_set_quantity(const AllocBatchRow *batch, int64 qty,
 extern int64 alloc_retire(const AllocBatchRow *batch);
 extern bool alloc_set_eta(const AllocBatchRow *batch,
 						  const AllocPlanBatch *now, ReturnSetInfo *result);
+
+extern const text *alloc_free_line(const text *orderid, const text *sku,
+								   AllocFreed tell);
+extern void alloc_serve_from_new(const text *ref, const text *sku);
+extern void alloc_give_and_serve(AllocBatchRow *batch, int64 qty);
+extern bool alloc_serve_waiting(AllocBatchRow *batch, AllocChain *chain);
+extern bool alloc_mark_slots(AllocBatchRow *batch, bool waiting);
+extern const text *alloc_backorder_line(const AllocLine *line);
+extern void alloc_queue_line(const AllocLine *line);
+extern void alloc_leave_queue(const AllocLine *line);
+extern bool alloc_leave_queue_now(const AllocLine *line);
+extern bool alloc_waits_otherwise(const AllocLine *line);
+extern void alloc_require_not_waiting_otherwise(const AllocLine *line);
 
 extern void alloc_require_sum_fits(const text *sku, const text *except,
 								   int64 qty);
