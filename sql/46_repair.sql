@@ -36,6 +36,7 @@ BEGIN
 				RETURN QUERY SELECT * FROM alloc._mend_batch(wrong.sku, wrong.batchref, repair.dry_run);
 			WHEN 4 THEN
 				RETURN QUERY SELECT * FROM alloc._mend_line(wrong.sku, wrong.orderid, repair.dry_run);
+				RETURN QUERY SELECT * FROM alloc._mend_backorder(wrong.sku, wrong.orderid, repair.dry_run);
 			WHEN 5 THEN
 				RETURN QUERY SELECT * FROM alloc._mend_slots(wrong.sku, wrong.batchref, wrong.unlisted, repair.dry_run);
 			ELSE
@@ -60,7 +61,8 @@ DECLARE
 BEGIN
 	PERFORM alloc._stop_commands('rebuild()');
 	IF EXISTS (SELECT FROM alloc.product) OR EXISTS (SELECT FROM alloc.batch)
-	   OR EXISTS (SELECT FROM alloc.slot) OR EXISTS (SELECT FROM alloc.allocation) THEN
+	   OR EXISTS (SELECT FROM alloc.slot) OR EXISTS (SELECT FROM alloc.allocation)
+	   OR EXISTS (SELECT FROM alloc.backorder) THEN
 		RAISE EXCEPTION USING
 			ERRCODE = 'object_not_in_prerequisite_state',
 			MESSAGE = 'rebuild() is for a database that has only the log',
@@ -96,6 +98,7 @@ BEGIN
 	  FROM alloc.batch b
 	  JOIN alloc._fold_log(base, NULL, NULL) f ON f.ref = b.ref
 	  LEFT JOIN alloc._line_heads(NULL) h ON h.batchref = b.ref;
+	PERFORM alloc._rebuild_backorders(base);
 END
 $$;
 COMMENT ON FUNCTION alloc.rebuild() IS
@@ -169,9 +172,11 @@ BEGIN ATOMIC
 		WHEN problem IN ('product_missing', 'product_unknown') THEN 2
 		WHEN problem IN ('batch_missing', 'batch_unknown', 'batch_differs') THEN 3
 		WHEN problem IN ('line_missing', 'line_unknown', 'line_differs', 'line_twice',
-		                 'line_of_no_batch', 'line_of_other_sku') THEN 4
+		                 'line_of_no_batch', 'line_of_other_sku', 'backorder_missing',
+		                 'backorder_unknown', 'backorder_differs') THEN 4
 		WHEN problem IN ('slot_missing', 'slot_of_no_batch', 'slot_differs',
-		                 'slot_negative', 'stock_differs', 'lines_unlisted') THEN 5
+		                 'slot_negative', 'stock_differs', 'lines_unlisted',
+		                 'waiting_unmarked') THEN 5
 		ELSE 6 END;
 END;
 COMMENT ON FUNCTION alloc._mended_by(text) IS
@@ -426,7 +431,8 @@ BEGIN
 	       bool_and((s.ref, s.sku, s.eta) IS NOT DISTINCT FROM (log.ref, log.sku, log.eta)
 	                AND s.available >= 0 AND s.shipped >= 0
 	                AND s.exhausted = (s.available = 0))
-	       AND (bool_and(s.spread) OR count(*) = 1) AS sound
+	       AND (bool_and(s.spread) OR count(*) = 1)
+	       AND (bool_and(s.waiting) OR NOT alloc._lines_wait(of_sku)) AS sound
 	  INTO state
 	  FROM alloc.slot s WHERE s.batch_id = id;
 	orphans := ARRAY(
@@ -444,9 +450,9 @@ BEGIN
 	IF NOT dry_run THEN
 		DELETE FROM alloc.slot s WHERE s.batch_id = id OR s.batch_id = ANY (orphans);
 		IF log.ref IS NOT NULL THEN
-			INSERT INTO alloc.slot (batch_id, available, shipped, newest, eta, ref, sku, merged)
-			VALUES (id, log.available, log.shipped, heads.newest, log.eta, of_ref,
-			        of_sku, heads.merged);
+			INSERT INTO alloc.slot (batch_id, available, shipped, newest, eta, waiting, ref, sku, merged)
+			VALUES (id, log.available, log.shipped, heads.newest, log.eta,
+			        alloc._lines_wait(of_sku), of_ref, of_sku, heads.merged);
 		END IF;
 		PERFORM alloc._record_repair(of_sku, of_ref, NULL, log.available, state.available);
 	END IF;

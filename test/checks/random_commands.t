@@ -8,9 +8,9 @@
 #   RANDOM_CHECK     after how many the tables are compared (default 1000)
 #   RANDOM_TIMEOUT   when the run is given up (default 15min): the command that
 #                    it is at then counts as one that does not end
-#   RANDOM_PEER      the peer's files (default test/bench/peer.sql and
-#                    peer_ships.sql): give changed ones to see that the
-#                    comparison notices
+#   RANDOM_PEER      the peer's files (default test/bench/peer.sql,
+#                    peer_ships.sql and peer_backorders.sql): give changed ones
+#                    to see that the comparison notices
 #   RANDOM_SELF=1    the peer against itself, without the extension
 set -euo pipefail
 
@@ -18,7 +18,7 @@ seed=${RANDOM_SEED:-1}
 commands=${RANDOM_COMMANDS:-100000}
 check_every=${RANDOM_CHECK:-1000}
 timeout=${RANDOM_TIMEOUT:-15min}
-read -ra peer <<<"${RANDOM_PEER:-test/bench/peer.sql test/bench/peer_ships.sql}"
+read -ra peer <<<"${RANDOM_PEER:-test/bench/peer.sql test/bench/peer_ships.sql test/bench/peer_backorders.sql}"
 database=random_commands
 tests=0
 
@@ -43,6 +43,7 @@ expected_outcomes() {
 		500	allocate: error SK003
 		2000	allocate: out of stock
 		1000	allocate: same line again
+		200	allocate: waits and goes on waiting
 		100	allocate_lines: a line that was there
 		200	allocate_lines: a line twice
 		20	allocate_lines: each line is new and served
@@ -79,6 +80,8 @@ expected_outcomes() {
 		500	change_batch_quantity: same quantity
 		500	change_batch_quantity: several lines leave
 		500	change_batch_quantity: several lines taken off
+		200	change_batch_quantity: serves lines that wait
+		20	change_batch_quantity: some leave, others are served
 		200	change_batch_quantity: some stay, some leave
 		10	deallocate: a line that was shipped
 		1000	deallocate: done
@@ -86,6 +89,15 @@ expected_outcomes() {
 		20	deallocate: error 22004
 		20	deallocate: error 22023
 		1000	deallocate: no such line
+		200	deallocate: serves a line that waits
+		50	deallocate: serves several lines that wait
+		50	add_batch: serves a line that waits
+		50	add_batch: serves several lines that wait
+		200	cancel_backorder: done
+		10	cancel_backorder: error 22001
+		5	cancel_backorder: error 22004
+		10	cancel_backorder: error 22023
+		100	cancel_backorder: no such line
 		200	change_batch_eta: another day
 		2	change_batch_eta: error 22001
 		1	change_batch_eta: error 22004
@@ -144,7 +156,7 @@ prepare() {
 	done
 	if [ -n "${RANDOM_SELF-}" ]; then
 		ours=alloc_self
-		cat test/bench/peer.sql test/bench/peer_ships.sql |
+		cat test/bench/peer.sql test/bench/peer_ships.sql test/bench/peer_backorders.sql |
 			sed "s/alloc_peer/$ours/g" | query
 	else
 		ours=alloc

@@ -272,7 +272,7 @@ is($node->safe_psql('postgres', 'SELECT wrong_now()'), '', '... after a crash');
 is($node->safe_psql('postgres', <<'END'), '', '... and after rebuild()');
 CREATE TABLE batches AS SELECT * FROM alloc.batches;
 CREATE TABLE lines AS SELECT * FROM alloc.allocations;
-TRUNCATE alloc.product, alloc.batch, alloc.slot, alloc.allocation;
+TRUNCATE alloc.product, alloc.batch, alloc.slot, alloc.allocation, alloc.backorder;
 DO 'BEGIN PERFORM alloc.rebuild(); END';
 SELECT wrong_now();
 SELECT * FROM batches EXCEPT SELECT * FROM alloc.batches;
