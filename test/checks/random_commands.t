@@ -43,7 +43,7 @@ expected_outcomes() {
 		500	allocate: error SK003
 		2000	allocate: out of stock
 		1000	allocate: same line again
-		200	allocate: waits and goes on waiting
+		300	allocate: waits and goes on waiting
 		100	allocate_lines: a line that was there
 		200	allocate_lines: a line twice
 		20	allocate_lines: each line is new and served
@@ -94,9 +94,9 @@ expected_outcomes() {
 		50	add_batch: serves a line that waits
 		50	add_batch: serves several lines that wait
 		200	cancel_backorder: done
-		10	cancel_backorder: error 22001
-		5	cancel_backorder: error 22004
-		10	cancel_backorder: error 22023
+		1	cancel_backorder: error 22001
+		1	cancel_backorder: error 22004
+		1	cancel_backorder: error 22023
 		100	cancel_backorder: no such line
 		200	change_batch_eta: another day
 		2	change_batch_eta: error 22001

@@ -410,7 +410,7 @@ BEGIN
 		WHEN roll <= 727 THEN c := compare.random_purge();
 		WHEN roll <= 757 THEN c := compare.random_change_eta(sku_number, progress);
 		WHEN roll <= 787 THEN c := compare.random_query(sku_number);
-		WHEN roll <= 797 THEN c := compare.random_cancel(sku_number);
+		WHEN roll <= 802 THEN c := compare.random_cancel(sku_number);
 		ELSE c := compare.random_change(sku_number, progress);
 	END CASE;
 	IF c.name = 'allocate_lines' AND compare.once_in(20) THEN
