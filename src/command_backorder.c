@@ -22,6 +22,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "argument.h"
 #include "command.h"
 #include "event.h"
@@ -108,10 +109,14 @@ alloc_free_line(const text *orderid, const text *sku, AllocFreed tell)
 
 		alloc_store_get_batch(there.batch_id, &batch);
 		alloc_store_any_slot(&batch, &slot);
-		if (TransactionIdIsValid(slot.busy))
-			alloc_store_wait_slot(&slot);
-		else if (slot.waiting && !nobody_waits)
+		if (slot.waiting && !nobody_waits)
 			return free_and_serve(orderid, sku, tell);
+		if (TransactionIdIsValid(slot.busy))
+		{
+			alloc_store_wait_slot(&slot);
+			/* With one snapshot it is as it was, and ours. */
+			nobody_waits |= IsolationUsesXactSnapshot();
+		}
 		else if (!alloc_store_give(&batch, &slot, there.line.qty))
 			alloc_store_look();
 		else if (alloc_store_delete_line(&there))
@@ -133,7 +138,7 @@ static const text *
 free_and_serve(const text *orderid, const text *sku, AllocFreed tell)
 {
 	AllocLineRow line;
-	AllocBatchRow batch;
+	AllocBatchRow batch = {0};
 
 	alloc_store_lock_product(sku);
 	alloc_store_look();
@@ -149,21 +154,19 @@ free_and_serve(const text *orderid, const text *sku, AllocFreed tell)
 
 /*
  * Locks all slots of the batch that serves a line.  False: none does.
+ *
+ * Before they were locked the line may have gone, and come back elsewhere.
  */
 static bool
 lock_batch_of_line(const text *orderid, const text *sku, AllocLineRow *line,
 				   AllocBatchRow *batch)
 {
-	int64		locked = 0;
-
 	while (alloc_store_find_line(orderid, sku, line) && line->shipped_at == 0)
 	{
-		/* Before the slots were locked it may have gone, and come back. */
-		if (line->batch_id == locked)
+		if (line->batch_id == batch->plan.batch_id)
 			return true;
 		alloc_store_get_batch(line->batch_id, batch);
 		alloc_store_lock_slots(batch);
-		locked = line->batch_id;
 	}
 	return false;
 }
