@@ -43,6 +43,20 @@ ALTER TABLE alloc.snapshot_line REPLICA IDENTITY USING INDEX snapshot_line_batch
 COMMENT ON TABLE alloc.snapshot_line IS
 	'order lines that were served as a snapshot has them';
 
+CREATE TABLE alloc.snapshot_backorder (
+	snapshot bigint NOT NULL,
+	event_id bigint NOT NULL,
+	qty      bigint NOT NULL,
+	since    timestamptz NOT NULL,
+	sku      text NOT NULL,
+	orderid  text NOT NULL
+) USING heap;
+CREATE UNIQUE INDEX snapshot_backorder_line ON alloc.snapshot_backorder
+	(snapshot, sku text_pattern_ops, orderid text_pattern_ops);
+ALTER TABLE alloc.snapshot_backorder REPLICA IDENTITY USING INDEX snapshot_backorder_line;
+COMMENT ON TABLE alloc.snapshot_backorder IS
+	'order lines that waited for stock as a snapshot has them';
+
 CREATE TABLE alloc.archive (
 	event_id bigint NOT NULL,
 	moved_at timestamptz NOT NULL,
@@ -54,4 +68,5 @@ COMMENT ON TABLE alloc.archive IS
 SELECT pg_catalog.pg_extension_config_dump('alloc.snapshot', '');
 SELECT pg_catalog.pg_extension_config_dump('alloc.snapshot_batch', '');
 SELECT pg_catalog.pg_extension_config_dump('alloc.snapshot_line', '');
+SELECT pg_catalog.pg_extension_config_dump('alloc.snapshot_backorder', '');
 SELECT pg_catalog.pg_extension_config_dump('alloc.archive', '');

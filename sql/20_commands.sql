@@ -71,6 +71,13 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION alloc.deallocate(text, text) IS
 	'frees an order line; returns the reference of the batch it was freed from, or NULL if it was not allocated';
 
+CREATE FUNCTION alloc.cancel_backorder(orderid text, sku text)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'alloc_cancel_backorder'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION alloc.cancel_backorder(text, text) IS
+	'takes an order line that waits for stock out of the queue; returns false if it does not wait';
+
 CREATE FUNCTION alloc.change_batch_quantity(
 	ref text, qty bigint,
 	OUT orderid text, OUT sku text, OUT qty bigint,

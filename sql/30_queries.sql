@@ -53,6 +53,13 @@ SELECT sku,
 COMMENT ON VIEW alloc.stock IS
 	'the stock of each sku: its batches added up; on_hand_qty is available in the warehouse, incoming_qty on ships';
 
+CREATE VIEW alloc.backorders AS
+SELECT b.orderid, b.sku, b.qty, b.since
+  FROM alloc.backorder b
+ ORDER BY b.event_id;
+COMMENT ON VIEW alloc.backorders IS
+	'order lines that wait for stock, in the order in which they will be served: orderid, sku, qty, and since when';
+
 CREATE VIEW alloc.events AS
 SELECT e.event_id, e.at, e.type, e.sku, e.orderid, e.batchref, e.qty,
        alloc.event_payload(e) AS payload

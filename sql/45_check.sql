@@ -15,9 +15,16 @@ AS $$
 	UNION ALL
 	SELECT * FROM alloc._wrong_holds()
 	UNION ALL
+	SELECT w.* FROM alloc._wrong_backorders() w
+	 WHERE alloc._first_base() IS NOT NULL
+	UNION ALL
 	SELECT * FROM alloc._wrong_slots()
 	UNION ALL
+	SELECT * FROM alloc._unmarked_slots()
+	UNION ALL
 	SELECT * FROM alloc._wrong_snapshots()
+	UNION ALL
+	SELECT * FROM alloc._wrong_snapshot_backorders()
 	UNION ALL
 	SELECT * FROM alloc._wrong_positions()
 	UNION ALL

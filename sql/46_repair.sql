@@ -36,6 +36,7 @@ BEGIN
 				RETURN QUERY SELECT * FROM alloc._mend_batch(wrong.sku, wrong.batchref, repair.dry_run);
 			WHEN 4 THEN
 				RETURN QUERY SELECT * FROM alloc._mend_line(wrong.sku, wrong.orderid, repair.dry_run);
+				RETURN QUERY SELECT * FROM alloc._mend_backorder(wrong.sku, wrong.orderid, repair.dry_run);
 			WHEN 5 THEN
 				RETURN QUERY SELECT * FROM alloc._mend_hold(wrong.sku, wrong.orderid, repair.dry_run);
 			WHEN 6 THEN
@@ -62,7 +63,8 @@ DECLARE
 BEGIN
 	PERFORM alloc._stop_commands('rebuild()');
 	IF EXISTS (SELECT FROM alloc.product) OR EXISTS (SELECT FROM alloc.batch)
-	   OR EXISTS (SELECT FROM alloc.slot) OR EXISTS (SELECT FROM alloc.allocation) THEN
+	   OR EXISTS (SELECT FROM alloc.slot) OR EXISTS (SELECT FROM alloc.allocation)
+	   OR EXISTS (SELECT FROM alloc.hold) OR EXISTS (SELECT FROM alloc.backorder) THEN
 		RAISE EXCEPTION USING
 			ERRCODE = 'object_not_in_prerequisite_state',
 			MESSAGE = 'rebuild() is for a database that has only the log',
@@ -109,6 +111,7 @@ BEGIN
 	  FROM alloc.batch b
 	  JOIN alloc._fold_log(base, NULL, NULL) f ON f.ref = b.ref
 	  LEFT JOIN alloc._line_heads(NULL) h ON h.batchref = b.ref;
+	PERFORM alloc._rebuild_backorders(base);
 END
 $$;
 COMMENT ON FUNCTION alloc.rebuild() IS
@@ -182,11 +185,12 @@ BEGIN ATOMIC
 		WHEN problem IN ('product_missing', 'product_unknown') THEN 2
 		WHEN problem IN ('batch_missing', 'batch_unknown', 'batch_differs') THEN 3
 		WHEN problem IN ('line_missing', 'line_unknown', 'line_differs', 'line_twice',
-		                 'line_of_no_batch', 'line_of_other_sku') THEN 4
+		                 'line_of_no_batch', 'line_of_other_sku', 'backorder_missing',
+		                 'backorder_unknown', 'backorder_differs') THEN 4
 		WHEN problem IN ('hold_missing', 'hold_unknown', 'hold_differs') THEN 5
 		WHEN problem IN ('slot_missing', 'slot_of_no_batch', 'slot_differs',
 		                 'slot_negative', 'stock_differs', 'lines_unlisted',
-		                 'hold_uncovered') THEN 6
+		                 'hold_uncovered', 'waiting_unmarked') THEN 6
 		ELSE 7 END;
 END;
 COMMENT ON FUNCTION alloc._mended_by(text) IS
@@ -502,6 +506,7 @@ BEGIN
 	                AND s.available >= 0 AND s.shipped >= 0
 	                AND s.exhausted = (s.available = 0 AND s.hold_until IS NULL))
 	       AND (bool_and(s.spread) OR count(*) = 1)
+	       AND (bool_and(s.waiting) OR NOT alloc._lines_wait(of_sku))
 	       AND coalesce(min(s.hold_until) <= alloc._next_expiry(id),
 	                    alloc._next_expiry(id) IS NULL) AS sound
 	  INTO state
@@ -522,9 +527,9 @@ BEGIN
 		DELETE FROM alloc.slot s WHERE s.batch_id = id OR s.batch_id = ANY (orphans);
 		IF log.ref IS NOT NULL THEN
 			INSERT INTO alloc.slot
-				(batch_id, available, shipped, newest, hold_until, eta, ref, sku, merged)
+				(batch_id, available, shipped, newest, hold_until, eta, waiting, ref, sku, merged)
 			VALUES (id, log.available, log.shipped, heads.newest, alloc._next_expiry(id),
-			        log.eta, of_ref, of_sku, heads.merged);
+			        log.eta, alloc._lines_wait(of_sku), of_ref, of_sku, heads.merged);
 		END IF;
 		PERFORM alloc._record_repair(of_sku, of_ref, NULL, log.available, state.available);
 	END IF;

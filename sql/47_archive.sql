@@ -29,6 +29,10 @@ BEGIN
 		 WHERE l.shipped_at IS NULL OR EXISTS (
 			SELECT FROM alloc.allocation a
 			 WHERE a.orderid = l.orderid AND a.sku = l.sku);
+		INSERT INTO alloc.snapshot_backorder
+			(snapshot, event_id, qty, since, sku, orderid)
+		SELECT upto, l.event_id, l.qty, l.since, l.sku, l.orderid
+		  FROM alloc._log_backorders(base, upto, NULL) l;
 	END IF;
 	RETURN greatest(base, upto);
 END
@@ -67,6 +71,7 @@ BEGIN
 	END IF;
 	INSERT INTO alloc.archive (event_id, moved_at) VALUES (upto, now());
 	DELETE FROM alloc.snapshot_line WHERE snapshot < upto;
+	DELETE FROM alloc.snapshot_backorder WHERE snapshot < upto;
 	DELETE FROM alloc.snapshot_batch WHERE snapshot < upto;
 	DELETE FROM alloc.snapshot WHERE event_id < upto;
 	RETURN QUERY

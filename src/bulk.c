@@ -38,6 +38,7 @@ typedef struct BulkBatch
 	AllocBatchRow row;
 	AllocChain	chain;			/* its lines, in the course of writing */
 	int64		taken;
+	bool		waiting;		/* lines may wait for its units */
 } BulkBatch;
 
 /* The lines of one sku, and the batches that may serve them. */
@@ -61,6 +62,7 @@ static int	compare_skus(const void *a, const void *b, void *arg);
 static void lock_stock(BulkSku *sku, bool careful);
 static void add_batches(BulkSku *sku, const AllocBatchRow *rows, size_t n);
 static void lock_all_stock(BulkSku *sku);
+static bool lines_may_wait(const AllocBatchRow *batch);
 static bool plan_sku(AllocBulk *bulk, BulkSku *sku);
 static bool plan_line(AllocBulkLine *line, BulkSku *sku, AllocPlanBatch *left);
 static void remember_all_before(AllocBulk *bulk, const BulkSku *sku,
@@ -221,6 +223,7 @@ lock_stock(BulkSku *sku, bool careful)
 		offer->batch.plan.available = offer->slot.available;
 		add_batches(sku, &offer->batch, 1);
 		sku->batches[0].chain = offer->slot.lines;
+		sku->batches[0].waiting = offer->slot.waiting;
 		return;
 	}
 	sku->waited = offer->kind != ALLOC_OFFER_SCATTERED;
@@ -232,6 +235,7 @@ lock_stock(BulkSku *sku, bool careful)
 	{
 		add_batches(sku, &offer->batch, 1);
 		sku->batches[0].chain = offer->batch.slots[0].lines;
+		sku->batches[0].waiting = lines_may_wait(&offer->batch);
 	}
 	else
 		lock_all_stock(sku);
@@ -266,7 +270,17 @@ lock_all_stock(BulkSku *sku)
 
 		alloc_store_lock_slots(&batch->row);
 		batch->chain = batch->row.slots[0].lines;
+		batch->waiting = lines_may_wait(&batch->row);
 	}
+}
+
+/*
+ * Any of the slots that are locked says it rightly when nobody waits.
+ */
+static bool
+lines_may_wait(const AllocBatchRow *batch)
+{
+	return batch->slots[0].waiting;
 }
 
 /*
@@ -425,9 +439,12 @@ write_line(const AllocBulk *bulk, AllocBulkLine *line)
 		case ALLOC_LINE_NOT_SERVED:
 			if (!alloc_store_product_exists(line->line.sku))
 				alloc_unknown_sku(line->line.sku);
+			alloc_require_not_waiting_otherwise(&line->line);
 			alloc_event_out_of_stock(&line->line);
 			break;
 		case ALLOC_LINE_PLACED:
+			if (line->batch->waiting && !alloc_leave_queue_now(&line->line))
+				return false;
 			chain = &line->batch->chain;
 			event_id = alloc_store_next_event_id();
 			if (!alloc_store_add_line(&line->line,
@@ -453,8 +470,10 @@ is_wrong(const AllocBulkLine *line)
 		case ALLOC_LINE_HELD:
 			return line->qty_there != line->line.qty;
 		case ALLOC_LINE_NOT_SERVED:
-			return !alloc_store_product_exists(line->line.sku);
+			return !alloc_store_product_exists(line->line.sku) ||
+				alloc_waits_otherwise(&line->line);
 		case ALLOC_LINE_PLACED:
+			return line->batch->waiting && alloc_waits_otherwise(&line->line);
 		case ALLOC_LINE_NOT_TAKEN:
 			break;
 	}

@@ -53,9 +53,11 @@ alloc_bulk_settle(AllocBulk *bulk)
 	for (size_t i = 0; i < bulk->nlines; i++)
 	{
 		AllocLineRow there;
+		AllocWaitingRow waiting;
 
 		CHECK_FOR_INTERRUPTS();
 		(void) alloc_store_settle_line(&bulk->lines[i].line, &there);
+		(void) alloc_store_settle_waiting(&bulk->lines[i].line, &waiting);
 		MemoryContextReset(scratch);
 	}
 	MemoryContextSwitchTo(oldcxt);

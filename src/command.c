@@ -2,7 +2,8 @@
  *
  * command.c
  *	  SQL-callable commands: the service layer.  The bulk path is in
- *	  command_lines.c, changes of batches in command_quantity.c.
+ *	  command_lines.c, changes of batches in command_quantity.c, lines that
+ *	  wait in command_backorder.c.
  *
  * Each checks its arguments, then asks the store what is there and the
  * planner what to do, writes it, and records the facts.  All of it is the
@@ -42,7 +43,6 @@ static bool take(const AllocLine *line, const AllocOffer *offer,
 				 bool *look_for_line);
 static bool is_there(const AllocLine *line, const AllocLineRow *there);
 static text *batch_of(const AllocLineRow *row);
-static bool take_line_off(const AllocLineRow *row);
 static text *deallocate(const text *orderid, const text *sku);
 
 /*
@@ -193,6 +193,7 @@ alloc_buy_batch(AllocBatchRow *batch)
 		alloc_require_sum_fits(batch->sku, NULL, batch->purchased);
 	} while (!alloc_store_insert_batch(batch));
 	alloc_event_batch_created(batch);
+	alloc_serve_from_new(batch->ref, batch->sku);
 	return true;
 }
 
@@ -287,6 +288,7 @@ alloc_place(const AllocLine *line)
 		{
 			if (!alloc_store_product_exists(line->sku))
 				alloc_unknown_sku(line->sku);
+			alloc_require_not_waiting_otherwise(line);
 			alloc_event_out_of_stock(line);
 			return NULL;
 		}
@@ -324,6 +326,8 @@ take(const AllocLine *line, const AllocOffer *offer, bool *look_for_line)
 		*look_for_line = true;
 		return false;
 	}
+	if (offer->slot.waiting)
+		alloc_leave_queue(line);
 	if (held)
 		alloc_store_insert_hold(line, offer->batch.plan.batch_id);
 	alloc_event_allocated(event_id, line, offer->batch.ref,
@@ -405,54 +409,14 @@ deallocate(const text *orderid, const text *sku)
 {
 	AllocLineRow row;
 	text	   *ref;
+	bool		nobody_waits = false;
 
 	while (alloc_store_find_line(orderid, sku, &row) && row.shipped_at == 0)
 	{
 		if (alloc_is_over(&row.line))
 			alloc_sweep_sku(sku);
-		else if ((ref = alloc_try_free(&row)) != NULL)
+		else if ((ref = alloc_try_free(&row, &nobody_waits)) != NULL)
 			return ref;
 	}
 	return NULL;
-}
-
-/*
- * alloc_try_free
- *		Frees a line that a batch serves, or holds; returns the batch's
- *		reference.  NULL: look again.
- */
-text *
-alloc_try_free(const AllocLineRow *row)
-{
-	AllocBatchRow batch;
-	AllocSlotRow slot;
-
-	alloc_store_get_batch(row->batch_id, &batch);
-	alloc_store_any_slot(&batch, &slot);
-	if (TransactionIdIsValid(slot.busy))
-		alloc_store_wait_slot(&slot);
-	else if (!alloc_store_give(&batch, &slot, row->line.qty))
-		alloc_store_look();
-	else if (take_line_off(row))
-	{
-		alloc_event_deallocated(&row->line, batch.ref);
-		return batch.ref;
-	}
-	else
-		alloc_store_undo(&batch, &slot);
-	return NULL;
-}
-
-/*
- * False: somebody else was faster.
- */
-static bool
-take_line_off(const AllocLineRow *row)
-{
-	AllocHoldRow hold;
-
-	if (row->line.expires_at != 0 &&
-		!(alloc_find_hold_of(row, &hold) && alloc_store_delete_hold(&hold)))
-		return false;
-	return alloc_store_delete_line(row);
 }

@@ -28,7 +28,7 @@ extern void alloc_command_begin(const char *command);
 extern void alloc_command_end(void);
 
 extern text *alloc_place(const AllocLine *line);
-extern text *alloc_try_free(const AllocLineRow *row);
+extern text *alloc_try_free(const AllocLineRow *row, bool *nobody_waits);
 
 extern bool alloc_is_over(const AllocLine *line);
 extern bool alloc_confirm_line(const AllocLineRow *row);
@@ -45,6 +45,17 @@ extern void alloc_set_quantity(const AllocBatchRow *batch, int64 qty,
 extern int64 alloc_retire(const AllocBatchRow *batch);
 extern bool alloc_set_eta(const AllocBatchRow *batch,
 						  const AllocPlanBatch *now, ReturnSetInfo *result);
+
+extern void alloc_serve_from_new(const text *ref, const text *sku);
+extern void alloc_give_and_serve(AllocBatchRow *batch, int64 qty);
+extern bool alloc_serve_waiting(AllocBatchRow *batch, AllocChain *chain);
+extern bool alloc_mark_slots(AllocBatchRow *batch, bool waiting);
+extern const text *alloc_backorder_line(const AllocLine *line);
+extern void alloc_queue_line(const AllocLine *line);
+extern void alloc_leave_queue(const AllocLine *line);
+extern bool alloc_leave_queue_now(const AllocLine *line);
+extern bool alloc_waits_otherwise(const AllocLine *line);
+extern void alloc_require_not_waiting_otherwise(const AllocLine *line);
 
 extern void alloc_require_sum_fits(const text *sku, const text *except,
 								   int64 qty);

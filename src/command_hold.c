@@ -371,13 +371,14 @@ static bool
 release_line(const text *orderid, const text *sku)
 {
 	AllocLineRow row;
+	bool		nobody_waits = false;
 
 	while (alloc_store_find_line(orderid, sku, &row) &&
 		   row.line.expires_at != 0)
 	{
 		if (alloc_is_over(&row.line))
 			alloc_sweep_sku(sku);
-		else if (alloc_try_free(&row) != NULL)
+		else if (alloc_try_free(&row, &nobody_waits) != NULL)
 			return true;
 	}
 	return false;
@@ -490,8 +491,8 @@ get_held_line(const AllocHoldRow *hold, AllocLineRow *row)
 }
 
 /*
- * Takes off the lines of a batch whose holds are over; its slots are locked
- * and were read.
+ * Takes off the lines of a batch whose holds are over, and serves those that
+ * wait; its slots are locked and were read.
  */
 static void
 sweep_batch(AllocBatchRow *batch)
@@ -521,6 +522,7 @@ sweep_batch(AllocBatchRow *batch)
 		batch->slots[i].hold_until = 0;
 	batch->slots[0].hold_until =
 		alloc_store_next_expiry(batch->plan.batch_id);
+	(void) alloc_serve_waiting(batch, &lines);
 	alloc_store_save_slots(batch, &lines);
 	alloc_store_forget_ended_holds(now - HOLD_MEMORY, 2 * ended);
 }

@@ -35,18 +35,21 @@ typedef struct Shrink
 	size_t		nlines;
 	AllocPlanBatch *left;		/* of each batch, when all is done */
 	AllocPlanLine *places;		/* of each line, oldest first */
+	bool		queued;			/* some of them wait */
 } Shrink;
 
 static void change_quantity(const text *ref, int64 qty, ReturnSetInfo *result);
 static void grow(const AllocBatchRow *batch, int64 qty);
+static void give_to_any(const AllocBatchRow *batch, int64 qty);
 static void shrink(Shrink *plan, int64 qty, ReturnSetInfo *result);
 static void lock_batches(Shrink *plan, const AllocBatchRow *batch);
 static void plan_shrink(Shrink *plan, int64 qty);
 static void take_lines_off(const Shrink *plan);
-static void place_lines(const Shrink *plan, ReturnSetInfo *result);
+static void place_lines(Shrink *plan, ReturnSetInfo *result);
 static bool lock_holds(const Shrink *plan);
-static void drop_line(const Shrink *plan, const AllocLineRow *row);
+static void lose_line(Shrink *plan, const AllocLineRow *row);
 static void move_line(const Shrink *plan, const AllocLineRow *row, size_t to);
+static void serve_rest(Shrink *plan);
 static const AllocLineRow *leaving_line(const Shrink *plan, size_t i);
 static void save_batches(const Shrink *plan);
 static void return_moved(ReturnSetInfo *result, const AllocLine *line,
@@ -132,33 +135,47 @@ alloc_retire(const AllocBatchRow *batch)
 }
 
 /*
- * More units: any slot may get them.
+ * More units: any slot may get them when no line waits for them.
  */
 static void
 grow(const AllocBatchRow *batch, int64 qty)
 {
-	AllocSlotRow slot;
+	bool		lines_wait = alloc_store_anybody_waits(batch->sku);
+	AllocBatchRow locked = *batch;
 
 	alloc_require_sum_fits(batch->sku, batch->ref, qty);
+	if (lines_wait)
+		alloc_store_lock_slots(&locked);
+	else
+		give_to_any(batch, qty - batch->purchased);
+	alloc_store_set_purchased(batch, qty);
+	alloc_event_quantity_changed(batch, qty);
+	if (lines_wait)
+		alloc_give_and_serve(&locked, qty - batch->purchased);
+}
+
+static void
+give_to_any(const AllocBatchRow *batch, int64 qty)
+{
+	AllocSlotRow slot;
+
 	for (;;)
 	{
 		alloc_store_any_slot(batch, &slot);
 		if (TransactionIdIsValid(slot.busy))
 			alloc_store_wait_slot(&slot);
-		else if (alloc_store_give(batch, &slot, qty - batch->purchased))
+		else if (alloc_store_give(batch, &slot, qty))
 			break;
 		else
 			alloc_store_look();
 	}
-	alloc_store_set_purchased(batch, qty);
-	alloc_event_quantity_changed(batch, qty);
 }
 
 /*
  * Fewer units, for which lines may have to leave; all batches are locked.
  *
  * Events are in an order that is sound at each: lines go, then the quantity,
- * then lines come.
+ * then lines come: first those that had to leave, then those that waited.
  */
 static void
 shrink(Shrink *plan, int64 qty, ReturnSetInfo *result)
@@ -170,6 +187,7 @@ shrink(Shrink *plan, int64 qty, ReturnSetInfo *result)
 	alloc_store_set_purchased(batch, qty);
 	alloc_event_quantity_changed(batch, qty);
 	place_lines(plan, result);
+	serve_rest(plan);
 	save_batches(plan);
 }
 
@@ -284,7 +302,7 @@ take_lines_off(const Shrink *plan)
 }
 
 static void
-place_lines(const Shrink *plan, ReturnSetInfo *result)
+place_lines(Shrink *plan, ReturnSetInfo *result)
 {
 	for (size_t i = 0; i < plan->nlines; i++)
 	{
@@ -295,7 +313,7 @@ place_lines(const Shrink *plan, ReturnSetInfo *result)
 		if (row == NULL)
 			continue;
 		if (plan->places[i].batch == ALLOC_NO_BATCH)
-			drop_line(plan, row);
+			lose_line(plan, row);
 		else
 		{
 			move_line(plan, row, (size_t) plan->places[i].batch);
@@ -306,22 +324,28 @@ place_lines(const Shrink *plan, ReturnSetInfo *result)
 }
 
 /*
- * No batch can serve the line any more.  A hold has ended early.
+ * A line that no batch can serve waits.  A hold has ended early.
  */
 static void
-drop_line(const Shrink *plan, const AllocLineRow *row)
+lose_line(Shrink *plan, const AllocLineRow *row)
 {
 	AllocHoldRow hold;
+	bool		held = row->line.expires_at != 0;
 
-	if (row->line.expires_at != 0 &&
-		!(alloc_find_hold_of(row, &hold) &&
-		  alloc_store_end_hold(&hold, GetCurrentStatementStartTimestamp())))
+	if (held && !(alloc_find_hold_of(row, &hold) &&
+				  alloc_store_end_hold(&hold, GetCurrentStatementStartTimestamp())))
 		elog(ERROR, "a hold of batch \"%s\" has changed under lock",
 			 alloc_show(plan->batches[plan->at].ref));
 	if (!alloc_store_delete_line(row))
 		elog(ERROR, "a line of batch \"%s\" has gone under lock",
 			 alloc_show(plan->batches[plan->at].ref));
-	alloc_event_out_of_stock(&row->line);
+	if (held)
+		alloc_event_out_of_stock(&row->line);
+	else
+	{
+		alloc_queue_line(&row->line);
+		plan->queued = true;
+	}
 }
 
 static void
@@ -347,7 +371,21 @@ move_line(const Shrink *plan, const AllocLineRow *row, size_t to)
 }
 
 /*
- * The slots of the batches that have become other ones.
+ * What the lines that had to leave do not need serves those that waited.
+ */
+static void
+serve_rest(Shrink *plan)
+{
+	AllocBatchRow rest = plan->batches[plan->at];
+
+	rest.plan.available = plan->left[plan->at].available;
+	(void) alloc_serve_waiting(&rest, &plan->chains[plan->at]);
+	plan->left[plan->at].available = rest.plan.available;
+}
+
+/*
+ * The slots of the batches that have become other ones, and of all when lines
+ * wait that did not before.
  */
 static void
 save_batches(const Shrink *plan)
@@ -360,7 +398,13 @@ save_batches(const Shrink *plan)
 
 		batch->plan.available = plan->left[i].available;
 		if (changed)
+		{
+			if (plan->queued)
+				(void) alloc_mark_slots(batch, true);
 			alloc_store_save_slots(batch, &plan->chains[i]);
+		}
+		else if (plan->queued)
+			alloc_store_mark_waiting(batch);
 	}
 }
 

@@ -167,6 +167,20 @@ alloc_event_out_of_stock(const AllocLine *line)
 }
 
 /*
+ * alloc_event_backordered
+ *		A line waits for stock; its place in the queue has the event's id
+ *		already.
+ */
+void
+alloc_event_backordered(int64 event_id, const AllocLine *line)
+{
+	AllocEventRow event = new_line_event("backordered", line, NULL);
+
+	event.event_id = event_id;
+	append_event(&event);
+}
+
+/*
  * alloc_event_eta_changed, alloc_event_promise_changed
  *		The day of arrival of a batch became that of now, and so did the day
  *		promised to a line that it serves.

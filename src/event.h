@@ -41,6 +41,7 @@ extern void alloc_event_confirmed(const AllocLineRow *row,
 extern void alloc_event_hold_expired(const AllocLine *line,
 									 const text *batchref);
 extern void alloc_event_out_of_stock(const AllocLine *line);
+extern void alloc_event_backordered(int64 event_id, const AllocLine *line);
 extern void alloc_event_eta_changed(const AllocBatchRow *batch,
 									const AllocPlanBatch *now);
 extern void alloc_event_promise_changed(const AllocLine *line,

@@ -47,7 +47,7 @@ typedef struct AllocMessage
 	char		nulls[ALLOC_MAX_MESSAGE_ARGS];	/* ' ' or 'n', as SPI has it */
 } AllocMessage;
 
-#define ALLOC_MESSAGE_NCOMMANDS 12
+#define ALLOC_MESSAGE_NCOMMANDS 13
 
 extern const AllocMessageCommand alloc_message_commands[ALLOC_MESSAGE_NCOMMANDS];
 

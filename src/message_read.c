@@ -48,6 +48,8 @@ const AllocMessageCommand alloc_message_commands[ALLOC_MESSAGE_NCOMMANDS] = {
 	{{"orderid", TEXTOID}, {"lines", ALLOC_ORDER_LINES}, {"mode", TEXTOID}}},
 	{"deallocate", "SELECT alloc.deallocate($1, $2)", false, 2,
 	{{"orderid", TEXTOID}, {"sku", TEXTOID}}},
+	{"cancel_backorder", "SELECT alloc.cancel_backorder($1, $2)", false, 2,
+	{{"orderid", TEXTOID}, {"sku", TEXTOID}}},
 	{"change_batch_quantity", "SELECT * FROM alloc.change_batch_quantity($1, $2)", true, 2,
 	{{"ref", TEXTOID}, {"qty", INT8OID}}},
 	{"change_batch_eta", "SELECT * FROM alloc.change_batch_eta($1, $2)", true, 2,

@@ -141,6 +141,16 @@ typedef struct AllocFact
 /* Who takes it; it is gone when the taker returns. */
 typedef void (*AllocFactTaker) (const AllocFact *fact, void *arg);
 
+/* A line that waits for stock. */
+typedef struct AllocWaitingRow
+{
+	AllocLine	line;
+	int64		event_id;		/* since when: its place in the queue */
+	ItemPointerData tid;
+} AllocWaitingRow;
+
+typedef struct AllocQueue AllocQueue;
+
 /* A batch, as the log tells of it. */
 typedef struct AllocBatchTotals
 {
@@ -307,6 +317,22 @@ extern void alloc_store_take_from_all(const AllocBatchRow *batch, int64 qty,
 extern void alloc_store_save_slots(const AllocBatchRow *batch,
 								   const AllocChain *lines);
 extern AllocChain alloc_store_lines(const AllocBatchRow *batch);
+
+extern bool alloc_store_find_waiting(const text *orderid, const text *sku,
+									 AllocWaitingRow *row);
+extern bool alloc_store_settle_waiting(const AllocLine *line,
+									   AllocWaitingRow *row);
+extern bool alloc_store_claim_waiting(const AllocLine *line,
+									  AllocWaitingRow *row, bool *busy);
+extern bool alloc_store_insert_waiting(const AllocLine *line, int64 event_id);
+extern bool alloc_store_delete_waiting(const AllocWaitingRow *row);
+extern bool alloc_store_anybody_waits(const text *sku);
+extern AllocQueue *alloc_store_open_queue(const text *sku, int64 most);
+extern bool alloc_store_next_waiting(AllocQueue *queue, int64 most,
+									 AllocWaitingRow *row);
+extern void alloc_store_close_queue(AllocQueue *queue);
+extern void alloc_store_mark_waiting(const AllocBatchRow *batch);
+extern void alloc_store_give_locked(const AllocBatchRow *batch, int64 qty);
 
 extern bool alloc_store_product_exists(const text *sku);
 extern bool alloc_store_renew_product(const text *sku);

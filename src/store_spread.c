@@ -399,6 +399,39 @@ alloc_store_take_from_all(const AllocBatchRow *batch, int64 qty,
 }
 
 /*
+ * alloc_store_give_locked
+ *		Gives qty units to a batch whose slots are locked and were read.
+ */
+void
+alloc_store_give_locked(const AllocBatchRow *batch, int64 qty)
+{
+	AllocSlotRow slot = batch->slots[0];
+
+	slot.available += qty;
+	alloc_slot_must_write(batch, &slot);
+}
+
+/*
+ * alloc_store_mark_waiting
+ *		Notes in the slots of a batch, which are locked and were read, that
+ *		lines wait: a new version of each that did not say so, or who has seen
+ *		the old one would free units without a look at the queue.
+ */
+void
+alloc_store_mark_waiting(const AllocBatchRow *batch)
+{
+	for (size_t i = 0; i < batch->nslots; i++)
+	{
+		AllocSlotRow slot = batch->slots[i];
+
+		if (slot.waiting)
+			continue;
+		slot.waiting = true;
+		alloc_slot_must_write(batch, &slot);
+	}
+}
+
+/*
  * alloc_store_save_slots
  *		Writes what a batch has available, and where the list of its lines
  *		begins, into one slot, or two when it is large; all of them are locked

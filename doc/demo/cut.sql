@@ -3,7 +3,7 @@
 \echo
 \echo 'Suppose there are only 3 bottles of Aniseed Syrup in the warehouse, not 13. Lines'
 \echo 'that no longer fit leave, the newest first, and are allocated again, the oldest'
-\echo 'first:'
+\echo 'first. One that finds no other batch waits for stock:'
 \echo
 
 \pset title 'The product before'

@@ -10,9 +10,11 @@ batch AS (
 	               FROM alloc.allocations
 	              GROUP BY batchref) a ON a.batchref = b.ref
 ),
--- The shop's lines, as view allocations and the last event of each have them.
+-- The shop's lines, as view allocations and the last event of each have them;
+-- one that waits is out of stock.
 last_event AS (
-	SELECT DISTINCT ON (orderid, sku) orderid, sku, type, batchref
+	SELECT DISTINCT ON (orderid, sku) orderid, sku, batchref,
+	       CASE type WHEN 'backordered' THEN 'out_of_stock' ELSE type END AS type
 	  FROM alloc.events
 	 WHERE orderid IS NOT NULL
 	 ORDER BY orderid, sku, event_id DESC

@@ -1,7 +1,8 @@
 -- The peer: the contract of add_batch(), allocate(), allocate_lines(),
 -- deallocate() and change_batch_quantity() in plain PL/pgSQL, in schema
 -- alloc_peer.  What comes after, ships and promises, is in peer_ships.sql,
--- whole orders are in peer_orders.sql.
+-- whole orders are in peer_orders.sql; lines that wait for stock are in
+-- peer_backorders.sql, which this needs.
 --
 -- It serves twice.  As the reference: test/checks/random_commands.t runs
 -- random commands against it and against the extension, in lock step.  As
@@ -9,7 +10,8 @@
 -- written as one would write it for production: statements that the planner
 -- can cache, one row lock per allocation, no subtransactions.
 --
--- It does not need the extension:  psql -f test/bench/peer.sql
+-- It does not need the extension:
+--   psql -f test/bench/peer.sql -f test/bench/peer_backorders.sql
 
 \set ON_ERROR_STOP on
 BEGIN;
@@ -49,6 +51,7 @@ CREATE TABLE alloc_peer.slot (
 	shipped   bigint NOT NULL DEFAULT 0
 		CONSTRAINT slot_shipped_not_negative CHECK (shipped >= 0),
 	slot      integer NOT NULL DEFAULT 0,
+	waiting   boolean NOT NULL DEFAULT false,
 	eta       date,
 	ref       text NOT NULL,
 	sku       text NOT NULL,
@@ -166,6 +169,7 @@ BEGIN
 	INSERT INTO alloc_peer.event (event_id, at, type, batchref, sku, qty, eta)
 		VALUES (nextval('alloc_peer.event_id_seq'), statement_timestamp(),
 				'batch_created', p_ref, p_sku, p_qty, p_eta);
+	PERFORM alloc_peer.serve_waiting(v_batch_id);
 	RETURN p_ref;
 END
 $$;
@@ -178,6 +182,7 @@ DECLARE
 	v_line_qty bigint;
 	v_batch_id bigint;
 	v_ref      text;
+	v_waiting  boolean;
 	v_event_id bigint;
 BEGIN
 	IF coalesce(octet_length(p_orderid), 0) NOT BETWEEN 1 AND 255 THEN
@@ -207,13 +212,14 @@ BEGIN
 
 		-- A row that had to be waited for is looked at again, and passed over
 		-- if it has too little left.
-		SELECT batch_id, ref INTO v_batch_id, v_ref
+		SELECT batch_id, ref, waiting INTO v_batch_id, v_ref, v_waiting
 		  FROM alloc_peer.slot
 		 WHERE sku = p_sku AND available >= p_qty
 		 ORDER BY eta NULLS FIRST, batch_id, slot
 		 LIMIT 1
 		   FOR UPDATE;
 		IF NOT FOUND THEN
+			PERFORM alloc_peer.refuse_other_waiting(p_orderid, p_sku, p_qty);
 			PERFORM alloc_peer.out_of_stock(p_orderid, p_sku, p_qty);
 			RETURN NULL;
 		END IF;
@@ -227,6 +233,9 @@ BEGIN
 		EXIT WHEN FOUND;
 	END LOOP;
 
+	IF v_waiting THEN
+		PERFORM alloc_peer.leave_queue(p_orderid, p_sku, p_qty);
+	END IF;
 	UPDATE alloc_peer.slot SET available = available - p_qty
 	 WHERE batch_id = v_batch_id AND slot = 0;
 	INSERT INTO alloc_peer.event (event_id, at, type, orderid, sku, qty, batchref)
@@ -265,6 +274,7 @@ DECLARE
 	v_batch_id bigint;
 	v_ref      text;
 	v_qty      bigint;
+	v_waiting  boolean;
 BEGIN
 	IF coalesce(octet_length(p_orderid), 0) NOT BETWEEN 1 AND 255 THEN
 		PERFORM alloc_peer.refuse_key('orderid', p_orderid);
@@ -294,10 +304,14 @@ BEGIN
 	END LOOP;
 
 	UPDATE alloc_peer.slot SET available = available + v_qty
-	 WHERE batch_id = v_batch_id AND slot = 0;
+	 WHERE batch_id = v_batch_id AND slot = 0
+	RETURNING waiting INTO v_waiting;
 	INSERT INTO alloc_peer.event (event_id, at, type, orderid, sku, qty, batchref)
 		VALUES (nextval('alloc_peer.event_id_seq'), statement_timestamp(),
 				'deallocated', p_orderid, p_sku, v_qty, v_ref);
+	IF v_waiting THEN
+		PERFORM alloc_peer.serve_waiting(v_batch_id);
+	END IF;
 	RETURN v_ref;
 END
 $$;
@@ -354,6 +368,7 @@ BEGIN
 		 WHERE batch_id = v_batch.batch_id AND slot = 0;
 		PERFORM alloc_peer.set_purchased(v_batch, p_qty);
 	END IF;
+	PERFORM alloc_peer.serve_waiting(v_batch.batch_id);
 END
 $$;
 
@@ -430,7 +445,7 @@ BEGIN
 		IF v_targets[i] IS NULL THEN
 			DELETE FROM alloc_peer.allocation
 			 WHERE orderid = v_line.orderid AND sku = v_line.sku;
-			PERFORM alloc_peer.out_of_stock(v_line.orderid, v_line.sku, v_line.qty);
+			PERFORM alloc_peer.queue_line(v_line.orderid, v_line.sku, v_line.qty);
 		ELSE
 			new_batchref := v_batches[v_targets[i]].ref;
 			INSERT INTO alloc_peer.event (event_id, at, type, orderid, sku, qty, batchref)

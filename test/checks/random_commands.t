@@ -9,8 +9,8 @@
 #   RANDOM_TIMEOUT   when the run is given up (default 15min): the command that
 #                    it is at then counts as one that does not end
 #   RANDOM_PEER      the peer's files (default test/bench/peer.sql,
-#                    peer_ships.sql and peer_orders.sql): give changed ones to
-#                    see that the comparison notices
+#                    peer_ships.sql, peer_orders.sql and peer_backorders.sql):
+#                    give changed ones to see that the comparison notices
 #   RANDOM_SELF=1    the peer against itself, without the extension
 set -euo pipefail
 
@@ -18,7 +18,8 @@ seed=${RANDOM_SEED:-1}
 commands=${RANDOM_COMMANDS:-100000}
 check_every=${RANDOM_CHECK:-1000}
 timeout=${RANDOM_TIMEOUT:-15min}
-peer=(test/bench/peer.sql test/bench/peer_ships.sql test/bench/peer_orders.sql)
+peer=(test/bench/peer.sql test/bench/peer_ships.sql test/bench/peer_orders.sql
+	test/bench/peer_backorders.sql)
 own_peer=("${peer[@]}")
 [ -z "${RANDOM_PEER-}" ] || read -ra peer <<<"$RANDOM_PEER"
 database=random_commands
@@ -45,6 +46,7 @@ expected_outcomes() {
 		500	allocate: error SK003
 		2000	allocate: out of stock
 		1000	allocate: same line again
+		300	allocate: waits and goes on waiting
 		100	allocate_lines: a line that was there
 		200	allocate_lines: a line twice
 		20	allocate_lines: each line is new and served
@@ -98,6 +100,8 @@ expected_outcomes() {
 		500	change_batch_quantity: same quantity
 		500	change_batch_quantity: several lines leave
 		500	change_batch_quantity: several lines taken off
+		200	change_batch_quantity: serves lines that wait
+		20	change_batch_quantity: some leave, others are served
 		200	change_batch_quantity: some stay, some leave
 		10	deallocate: a line that was shipped
 		1000	deallocate: done
@@ -105,6 +109,15 @@ expected_outcomes() {
 		20	deallocate: error 22004
 		20	deallocate: error 22023
 		1000	deallocate: no such line
+		200	deallocate: serves a line that waits
+		50	deallocate: serves several lines that wait
+		50	add_batch: serves a line that waits
+		50	add_batch: serves several lines that wait
+		200	cancel_backorder: done
+		1	cancel_backorder: error 22001
+		1	cancel_backorder: error 22004
+		1	cancel_backorder: error 22023
+		100	cancel_backorder: no such line
 		200	change_batch_eta: another day
 		2	change_batch_eta: error 22001
 		1	change_batch_eta: error 22004

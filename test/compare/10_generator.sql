@@ -157,6 +157,17 @@ BEGIN
 END
 $$;
 
+-- known_quantity: of a line that is served, was shipped, or waits.
+CREATE FUNCTION compare.known_quantity(p_orderid text, p_sku text)
+RETURNS bigint
+LANGUAGE sql STABLE AS $$
+	SELECT qty FROM alloc_peer.allocation
+	 WHERE orderid = p_orderid AND sku = p_sku
+	UNION ALL
+	SELECT qty FROM alloc_peer.backorder
+	 WHERE orderid = p_orderid AND sku = p_sku
+$$;
+
 CREATE FUNCTION compare.random_allocate(sku_number bigint)
 RETURNS compare.command
 LANGUAGE plpgsql VOLATILE AS $$
@@ -168,9 +179,8 @@ BEGIN
 	c.orderid := compare.random_orderid(sku_number);
 	c.sku := compare.key('SKU', sku_number);
 	c.qty := compare.random_line_quantity(sku_number);
-	SELECT qty INTO known_qty FROM alloc_peer.allocation
-	 WHERE orderid = c.orderid AND sku = c.sku;
-	IF FOUND AND compare.once_in(2) THEN
+	known_qty := compare.known_quantity(c.orderid, c.sku);
+	IF known_qty IS NOT NULL AND compare.once_in(2) THEN
 		c.qty := known_qty;
 	END IF;
 	RETURN c;
@@ -207,8 +217,7 @@ BEGIN
 			END IF;
 		END LOOP;
 		IF known_qty IS NULL THEN
-			SELECT qty INTO known_qty FROM alloc_peer.allocation
-			 WHERE orderid = line.orderid AND sku = line.sku;
+			known_qty := compare.known_quantity(line.orderid, line.sku);
 		END IF;
 		line.qty := coalesce(known_qty, line.qty);
 	END IF;
@@ -259,6 +268,27 @@ BEGIN
 	END IF;
 	IF command_name = 'ship' AND compare.once_in(8) THEN
 		c.sku := NULL;
+	END IF;
+	RETURN c;
+END
+$$;
+
+-- random_cancel: most often of a line of the sku that waits.
+CREATE FUNCTION compare.random_cancel(sku_number bigint)
+RETURNS compare.command
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+	c      compare.command;
+	oldest text;
+BEGIN
+	c.name := 'cancel_backorder';
+	c.orderid := compare.random_orderid(sku_number);
+	c.sku := compare.key('SKU', sku_number);
+	IF NOT compare.once_in(3) THEN
+		SELECT w.orderid INTO oldest FROM alloc_peer.backorder w
+		 WHERE w.sku = c.sku
+		 ORDER BY w.event_id OFFSET compare.dice(3) - 1 LIMIT 1;
+		c.orderid := coalesce(oldest, c.orderid);
 	END IF;
 	RETURN c;
 END
@@ -381,6 +411,7 @@ BEGIN
 		WHEN roll <= 727 THEN c := compare.random_purge();
 		WHEN roll <= 757 THEN c := compare.random_change_eta(sku_number, progress);
 		WHEN roll <= 787 THEN c := compare.random_query(sku_number);
+		WHEN roll <= 802 THEN c := compare.random_cancel(sku_number);
 		ELSE c := compare.random_change(sku_number, progress);
 	END CASE;
 	IF c.name = 'allocate_lines' AND compare.once_in(20) THEN

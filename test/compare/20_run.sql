@@ -36,6 +36,8 @@ LANGUAGE sql STABLE AS $$
 					WITH ORDINALITY AS r'
 		WHEN 'deallocate' THEN
 			'SELECT %1$I.deallocate(($1).orderid, ($1).sku)'
+		WHEN 'cancel_backorder' THEN
+			'SELECT %1$I.cancel_backorder(($1).orderid, ($1).sku)'
 		WHEN 'change_batch_quantity' THEN
 			'SELECT string_agg(r::text, '' '' ORDER BY r.ordinality)
 			   FROM %1$I.change_batch_quantity(($1).ref, ($1).qty)
@@ -116,6 +118,7 @@ BEGIN
 		RETURN NEXT answer;
 	ELSIF c.name = 'add_batch' THEN
 		RETURN NEXT CASE WHEN events IS NULL THEN 'same again' ELSE 'created' END;
+		RETURN QUERY SELECT compare.outcomes_of_service(events);
 	ELSIF c.name = 'allocate' THEN
 		RETURN QUERY SELECT compare.outcomes_of_allocate(c, answer, events);
 	ELSIF c.name = 'allocate_lines' THEN
@@ -127,6 +130,9 @@ BEGIN
 			WHEN answer <> 'NULL' THEN 'done'
 			WHEN compare.was_shipped(c) THEN 'a line that was shipped'
 			ELSE 'no such line' END;
+		RETURN QUERY SELECT compare.outcomes_of_service(events);
+	ELSIF c.name = 'cancel_backorder' THEN
+		RETURN NEXT CASE WHEN events IS NULL THEN 'no such line' ELSE 'done' END;
 	ELSIF c.name = 'ship' THEN
 		RETURN NEXT CASE
 			WHEN answer = '0' THEN 'nothing to ship'
@@ -151,12 +157,28 @@ LANGUAGE sql STABLE AS $$
 					WHERE orderid = c.orderid AND sku = c.sku AND shipped_at IS NOT NULL)
 $$;
 
+-- outcomes_of_service: of a command that allocates nothing itself.
+CREATE FUNCTION compare.outcomes_of_service(events text) RETURNS SETOF text
+LANGUAGE sql STABLE AS $$
+	SELECT CASE served WHEN 1 THEN 'serves a line that waits'
+					   ELSE 'serves several lines that wait' END
+	  FROM regexp_count(events, '^\(allocated,', 1, 'n') AS served
+	 WHERE served > 0
+$$;
+
+CREATE FUNCTION compare.waits(c compare.command) RETURNS boolean
+LANGUAGE sql STABLE AS $$
+	SELECT EXISTS (SELECT FROM alloc_peer.backorder
+					WHERE orderid = c.orderid AND sku = c.sku)
+$$;
+
 CREATE FUNCTION compare.outcomes_of_allocate(c compare.command, answer text, events text)
 RETURNS text
 LANGUAGE sql STABLE AS $$
 	SELECT CASE
 		WHEN events IS NULL AND compare.was_shipped(c) THEN 'a line that was shipped'
 		WHEN events IS NULL THEN 'same line again'
+		WHEN answer = 'NULL' AND compare.waits(c) THEN 'waits and goes on waiting'
 		WHEN answer = 'NULL' THEN 'out of stock'
 		WHEN answer = (SELECT ref FROM alloc_peer.batch WHERE sku = c.sku
 						ORDER BY eta NULLS FIRST, batch_id LIMIT 1)
@@ -210,15 +232,17 @@ CREATE FUNCTION compare.outcomes_of_change(answer text, events text, taken bigin
 RETURNS SETOF text
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
-	moved bigint := regexp_count(events, '^\(allocated,', 1, 'n');
-	lost  bigint := regexp_count(events, '^\(out_of_stock,', 1, 'n');
+	lost   bigint := regexp_count(events, '^\(out_of_stock,', 1, 'n');
+	moved  bigint := regexp_count(events, '^\(deallocated,', 1, 'n') - lost;
+	served bigint := regexp_count(events, '^\(allocated,', 1, 'n') - moved;
 BEGIN
 	IF events IS NULL THEN
 		RETURN NEXT 'same quantity';
 	ELSIF taken = 0 THEN
 		RETURN QUERY SELECT CASE
 			WHEN qty > old_qty THEN 'more' ELSE 'less, but enough for all lines' END
-			  FROM alloc_peer.event ORDER BY event_id DESC LIMIT 1;
+			  FROM alloc_peer.event WHERE type = 'batch_quantity_changed'
+			 ORDER BY event_id DESC LIMIT 1;
 	ELSE
 		RETURN QUERY
 		SELECT outcome FROM (VALUES
@@ -231,6 +255,10 @@ BEGIN
 			('one moves, one loses', moved > 0 AND lost > 0)) AS v (outcome, holds)
 		 WHERE holds;
 	END IF;
+	IF served > 0 THEN
+		RETURN NEXT CASE WHEN moved + lost > 0 THEN 'some leave, others are served'
+						 ELSE 'serves lines that wait' END;
+	END IF;
 END
 $$;
 
@@ -242,7 +270,7 @@ BEGIN
 	ANALYZE compare.event_number;
 	FOREACH side IN ARRAY ARRAY[ours, 'alloc_peer'] LOOP
 		EXECUTE format('ANALYZE %1$I.product, %1$I.batch, %1$I.slot,
-								%1$I.allocation, %1$I.event', side);
+								%1$I.allocation, %1$I.backorder, %1$I.event', side);
 	END LOOP;
 END
 $$;
@@ -276,8 +304,8 @@ BEGIN
 	   SET spread = true,
 		   available = available - CASE slot WHEN fullest.slot THEN moved ELSE 0 END
 	 WHERE batch_id = fullest.batch_id;
-	INSERT INTO alloc.slot (batch_id, slot, available, spread, eta, ref, sku)
-		VALUES (fullest.batch_id, number, moved, true, fullest.eta, fullest.ref, fullest.sku);
+	INSERT INTO alloc.slot (batch_id, slot, available, spread, waiting, eta, ref, sku)
+		VALUES (fullest.batch_id, number, moved, true, fullest.waiting, fullest.eta, fullest.ref, fullest.sku);
 END
 $$;
 
@@ -360,6 +388,8 @@ LANGUAGE sql STABLE AS $$
 		WHEN 'allocate_order' THEN
 			format('SELECT * FROM allocate_order(%L, %L, %L);', c.orderid, c.lines, c.mode)
 		WHEN 'deallocate' THEN format('SELECT deallocate(%L, %L);', c.orderid, c.sku)
+		WHEN 'cancel_backorder' THEN
+			format('SELECT cancel_backorder(%L, %L);', c.orderid, c.sku)
 		WHEN 'change_batch_quantity' THEN
 			format('SELECT * FROM change_batch_quantity(%L, %L);', c.ref, c.qty)
 		WHEN 'change_batch_eta' THEN

@@ -42,6 +42,11 @@ LANGUAGE sql STABLE AS $$
 			   LEFT JOIN %1$I.batch b USING (batch_id)
 			   LEFT JOIN compare.event_number e
 					  ON e.side = %1$L AND e.event_id = a.event_id'
+		WHEN 'backorder' THEN
+			'SELECT w.orderid, w.sku, w.qty, w.since, e.number
+			   FROM %1$I.backorder w
+			   LEFT JOIN compare.event_number e
+					  ON e.side = %1$L AND e.event_id = w.event_id'
 		WHEN 'event' THEN
 			'SELECT row_number() OVER (ORDER BY event_id), type, orderid, sku, qty,
 					batchref, eta, old_qty, old_eta
@@ -95,7 +100,7 @@ LANGUAGE sql STABLE AS $$
 		SELECT 'table ' || t, compare.only_here(ours, 'alloc_peer', t),
 			   compare.only_here('alloc_peer', ours, t)
 		  FROM unnest(ARRAY['product', 'batch', 'slot', 'allocation',
-							'allocations', 'batches', 'stock']
+							'backorder', 'allocations', 'batches', 'stock']
 					  || CASE WHEN in_full THEN '{event}'::text[] ELSE '{}' END) AS t
 		UNION ALL
 		SELECT 'batches that do not add up', compare.unsound(ours),

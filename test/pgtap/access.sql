@@ -104,7 +104,7 @@ SELECT results_eq($$SELECT allocated_qty, available_qty FROM alloc.batches WHERE
 
 -- SELECT on a view needs none on its tables
 
-GRANT SELECT ON alloc.allocations, alloc.batches, alloc.stock, alloc.events, alloc.consumers, alloc.dead_letters,
+GRANT SELECT ON alloc.allocations, alloc.backorders, alloc.batches, alloc.stock, alloc.events, alloc.consumers, alloc.dead_letters,
 	alloc.stats TO regress_stranger;
 SELECT lives_ok(as_stranger('SELECT * FROM alloc.' || name), 'view ' || name || ' with SELECT on it and EXECUTE on functions')
   FROM relation WHERE relkind = 'v' ORDER BY name;

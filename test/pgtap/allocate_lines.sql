@@ -54,8 +54,8 @@ $$;
 -- scatter: a third of each batch's stock to a second slot, nothing to a third.
 CREATE FUNCTION scatter() RETURNS void
 LANGUAGE sql AS $$
-	INSERT INTO alloc.slot (batch_id, slot, available, spread, eta, ref, sku)
-	SELECT batch_id, 50 + n, CASE n WHEN 1 THEN available / 3 ELSE 0 END, true, eta, ref, sku
+	INSERT INTO alloc.slot (batch_id, slot, available, spread, waiting, eta, ref, sku)
+	SELECT batch_id, 50 + n, CASE n WHEN 1 THEN available / 3 ELSE 0 END, true, waiting, eta, ref, sku
 	  FROM alloc.slot, generate_series(1, 2) AS n
 	 WHERE slot = 0;
 	UPDATE alloc.slot SET available = available - available / 3 WHERE slot = 0;

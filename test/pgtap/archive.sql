@@ -81,18 +81,18 @@ ROLLBACK;
 
 CREATE TABLE state AS SELECT * FROM alloc.allocations;
 BEGIN;
-TRUNCATE alloc.product, alloc.batch, alloc.slot, alloc.allocation;
+TRUNCATE alloc.product, alloc.batch, alloc.slot, alloc.allocation, alloc.hold, alloc.backorder;
 SELECT results_eq('SELECT * FROM alloc.rebuild()', 'SELECT 3::bigint, count(*) FROM state', 'rebuild() from the beginning');
 SELECT set_eq('SELECT * FROM alloc.allocations', 'SELECT * FROM state', 'the lines are the same');
 SELECT agrees('rebuild()');
 ROLLBACK;
 BEGIN;
-TRUNCATE alloc.product, alloc.batch, alloc.slot, alloc.allocation;
+TRUNCATE alloc.product, alloc.batch, alloc.slot, alloc.allocation, alloc.hold, alloc.backorder;
 DELETE FROM alloc.event WHERE type = 'batch_created' AND batchref = 'lamp';
 SELECT throws_ok('SELECT * FROM alloc.rebuild()', 'XX001', NULL, 'not from a log that lacks the creation of a batch');
 ROLLBACK;
 BEGIN;
-TRUNCATE alloc.product, alloc.batch, alloc.slot, alloc.allocation;
+TRUNCATE alloc.product, alloc.batch, alloc.slot, alloc.allocation, alloc.hold, alloc.backorder;
 UPDATE alloc.event SET qty = 5 WHERE type = 'batch_created' AND batchref = 'rug';
 SELECT throws_like('SELECT * FROM alloc.rebuild()', 'the log is not complete', 'nor by which more was allocated than bought');
 ROLLBACK;
@@ -242,7 +242,7 @@ LANGUAGE sql AS $$
 	UNION ALL SELECT unlike_log()
 $$;
 SELECT throws_ok('SELECT * FROM alloc.rebuild()', '55000', NULL, 'rebuild() is not for a database with state');
-TRUNCATE alloc.product, alloc.batch, alloc.slot, alloc.allocation;
+TRUNCATE alloc.product, alloc.batch, alloc.slot, alloc.allocation, alloc.hold, alloc.backorder;
 SELECT throws_ok(format('INSERT INTO alloc.%s; SELECT * FROM alloc.rebuild()', what), '55000', NULL, 'not even with one row: ' || what)
   FROM unnest(ARRAY['product VALUES (''x'')', 'batch VALUES (1, 1, NULL, ''x'', ''x'')', 'slot (batch_id, available, ref, sku) VALUES (1, 1, ''x'', ''x'')', 'allocation VALUES (1, 1, 1, NULL, NULL, ''x'', ''x'')']) AS what;
 BEGIN;

@@ -31,7 +31,7 @@ SELECT is((SELECT string_agg(action, ' ') FROM alloc.repair(false)), 'slots_rebu
 SELECT is_empty('SELECT * FROM alloc.check()', 'the list begins with the snapshot');
 SELECT is(leave(15), 'old 16', 'the next one leaves');
 
-TRUNCATE alloc.product, alloc.batch, alloc.slot, alloc.allocation;
+TRUNCATE alloc.product, alloc.batch, alloc.slot, alloc.allocation, alloc.hold, alloc.backorder;
 SELECT alloc.rebuild();
 SELECT is_empty('SELECT * FROM alloc.check()', 'made anew from snapshot and log: sound');
 SELECT is((SELECT orderid FROM alloc.change_batch_quantity('quiet', 1)), 'old', 'a line leaves that only the snapshot has');

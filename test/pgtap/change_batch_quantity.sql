@@ -2,7 +2,7 @@
 
 \ir common.psql
 BEGIN;
-SELECT plan(77);
+SELECT plan(79);
 
 -- Grow, shrink within what is available, no change
 
@@ -79,14 +79,18 @@ SELECT results_eq('SELECT news()', ARRAY[
 	'batch_quantity_changed order 10 n1 was 60',
 	'allocated o2 order 12 n2',
 	'out_of_stock o3 order 14',
+	'backordered o3 order 14',
 	'allocated o4 order 11 n2',
-	'out_of_stock o5 order 13'], 'events: newest go first, then the quantity, oldest come first');
+	'out_of_stock o5 order 13',
+	'backordered o5 order 13'], 'events: newest go first, then the quantity, oldest come first');
 SELECT results_eq($$SELECT lines('n1')$$, ARRAY['o1 10'], 'the oldest line stays');
 SELECT results_eq($$SELECT lines('n2')$$, ARRAY['o2 12', 'o4 11'], 'the others are in the next batch');
 SELECT bag_eq($$SELECT orderid FROM alloc.allocations WHERE sku = 'order'$$, ARRAY['o1', 'o2', 'o4'],
 	'a line without room is gone from allocations');
 SELECT is(alloc.deallocate('o3', 'order'), NULL, 'and nothing can be freed of it');
-SELECT is(alloc.allocate('o3', 'order', 2), 'n2', 'but it may come again, with another quantity');
+SELECT results_eq($$SELECT waiting('order')$$, ARRAY['o3 14', 'o5 13'], 'it waits');
+SELECT is(alloc.cancel_backorder('o3', 'order'), true, 'until that is cancelled');
+SELECT is(alloc.allocate('o3', 'order', 2), 'n2', 'then it may come again, with another quantity');
 SELECT sound('newest leave first');
 
 -- What age is: since the line has this batch
@@ -210,7 +214,7 @@ SELECT is((SELECT string_agg(orderid, ',' ORDER BY event_id) FROM alloc.event
 			WHERE type = 'out_of_stock' AND sku = 'many'),
 	(SELECT string_agg('o' || n, ',' ORDER BY n) FROM generate_series(4601, 5000) n),
 	'the 400 newest are out of stock, oldest first');
-SELECT is((SELECT count(*) FROM news()), 2001::bigint, 'with two events each and one of the quantity');
+SELECT is((SELECT count(*) FROM news()), 2401::bigint, 'with two events each, one more of each that waits, and one of the quantity');
 SELECT sound('many lines');
 
 SELECT * FROM finish();

@@ -187,7 +187,7 @@ SELECT results_eq('SELECT problem, batchref FROM alloc.check()', $$VALUES ('batc
 SELECT isnt_empty('SELECT * FROM alloc.repair(false)', 'and mended');
 SELECT agrees('repair()');
 SELECT set_eq('TABLE alloc.batches', 'TABLE good', 'to what they were');
-TRUNCATE alloc.product, alloc.batch, alloc.slot, alloc.allocation;
+TRUNCATE alloc.product, alloc.batch, alloc.slot, alloc.allocation, alloc.hold, alloc.backorder;
 SELECT lives_ok('SELECT * FROM alloc.rebuild()', 'rebuild()');
 SELECT set_eq('TABLE alloc.batches', 'TABLE good', 'gives the days that there were last');
 SELECT agrees('rebuild()');

@@ -164,8 +164,8 @@ BEGIN;
 CREATE TEMPORARY TABLE log_before AS TABLE alloc.event;
 SELECT alloc.deallocate('o1', 'many'), alloc.change_batch_quantity('b', 50), alloc.add_batch('b2', 'many', 30, '2011-01-01');
 SELECT is_empty('TABLE log_before EXCEPT TABLE alloc.event', 'commands do not change or delete events');
-SELECT is((SELECT count(*) FROM alloc.event), 102 + 1 + (1 + 2 * 50) + 1::bigint,
-	'a shrink has two events for each line and one for the quantity');
+SELECT is((SELECT count(*) FROM alloc.event), 102 + 1 + (1 + 3 * 50) + (1 + 30)::bigint,
+	'a shrink has three events for each line that has to wait and one for the quantity; a batch one for each line that it serves');
 ROLLBACK;
 BEGIN;
 SELECT set_config('test.events', count(*)::text, true) FROM alloc.event;

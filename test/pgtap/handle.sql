@@ -44,7 +44,7 @@ SELECT results_eq('SELECT news()', ARRAY[
 	'batch_quantity_changed LAMP 20 b1 was 10',
 	'deallocated o2 LAMP 10 b2', 'batch_quantity_changed LAMP 9 b2 was 10', 'allocated o2 LAMP 10 b1',
 	'deallocated o2 LAMP 10 b1', 'deallocated o1 LAMP 4 b1', 'batch_quantity_changed LAMP 0 b1 was 20',
-	'allocated o1 LAMP 4 b2', 'out_of_stock o2 LAMP 10',
+	'allocated o1 LAMP 4 b2', 'out_of_stock o2 LAMP 10', 'backordered o2 LAMP 10',
 	'allocated o5 LAMP 3 b2', 'out_of_stock o6 LAMP 3', 'deallocated o5 LAMP 3 b2'],
 	'the events are those of the commands');
 SAVEPOINT here;

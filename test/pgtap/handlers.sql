@@ -106,7 +106,7 @@ SELECT is_empty('SELECT * FROM alloc.position WHERE consumer_id <> 0', 'nor a po
 -- Called with each event, once, in order, by all ways
 
 SELECT alloc.subscribe(type, 'hear(jsonb)', 'sync')
-  FROM unnest('{batch_created,batch_quantity_changed,allocated,deallocated,out_of_stock}'::text[]) AS type;
+  FROM unnest('{batch_created,batch_quantity_changed,allocated,deallocated,out_of_stock,backordered}'::text[]) AS type;
 SELECT mark();
 SELECT alloc.add_batch('b1', 's', 10), alloc.add_batch('b2', 's', 4, '2011-01-02');
 SELECT results_eq('SELECT event FROM heard ORDER BY id',
@@ -122,7 +122,7 @@ SELECT moves('b1', 3);
 SELECT results_eq('SELECT event FROM heard ORDER BY id',
 	$$SELECT payload FROM alloc.events WHERE event_id > (SELECT max(event_id) FROM alloc.events WHERE orderid = 'big') ORDER BY event_id$$,
 	'change_batch_quantity(): payloads in the order of the log');
-SELECT is(count(*), 5::bigint, 'change_batch_quantity(): one for the batch, two that leave, one that finds another, one that does not') FROM words();
+SELECT is(count(*), 6::bigint, 'change_batch_quantity(): one for the batch, two that leave, one that finds another, two for one that does not') FROM words();
 SELECT * FROM alloc.allocate_lines('{"(l1,s,1)","(l2,s,50)","(l1,s,1)","(l3,s,2)"}');
 SELECT results_eq('SELECT words()', ARRAY['allocated l1 1 b1', 'out_of_stock l2 50', 'allocated l3 2 b1'], 'allocate_lines(): in input order');
 SELECT alloc.deallocate('l1', 's');

@@ -329,7 +329,7 @@ SELECT results_eq($$SELECT orderid, expires_at FROM alloc.snapshot_line ORDER BY
 SELECT count(*) FROM alloc.archive_events('infinity');
 SELECT alloc.confirm('o1'), alloc.hold('o6', 'chair', 1, '1 hour');
 SELECT agrees('an archive');
-TRUNCATE alloc.product, alloc.batch, alloc.slot, alloc.allocation, alloc.hold;
+TRUNCATE alloc.product, alloc.batch, alloc.slot, alloc.allocation, alloc.hold, alloc.backorder;
 SELECT lives_ok('SELECT alloc.rebuild()', 'rebuild() makes holds from the log');
 SELECT results_eq('SELECT orderid, expires_at IS NOT NULL FROM alloc.allocations ORDER BY 1',
 	$$VALUES ('o1', false), ('o2', false), ('o5', false), ('o6', true)$$, 'as they were');

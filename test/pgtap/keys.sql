@@ -55,7 +55,7 @@ INSERT INTO key VALUES
 	('255 double quotes', repeat('"', 255)),
 	('255 backslashes', repeat(E'\\', 255)),
 	('255 deletes', repeat(chr(127), 255));
-SELECT plan(12 + 9 * (SELECT count(*)::int FROM key));
+SELECT plan(12 + 11 * (SELECT count(*)::int FROM key));
 
 -- trip: one key as orderid, sku and ref, through all commands and views.
 CREATE FUNCTION trip(key text, what text) RETURNS SETOF text
@@ -76,6 +76,10 @@ BEGIN
 	RETURN NEXT results_eq(
 		format('SELECT * FROM alloc.change_batch_quantity(%L, 1)', key),
 		format('VALUES (%1$L, %1$L, 2::bigint, %1$L, NULL)', key), what || ': change_batch_quantity() returns it');
+	RETURN NEXT results_eq(
+		format('SELECT orderid, sku FROM alloc.backorders WHERE orderid = %L', key),
+		format('VALUES (%1$L, %1$L)', key), what || ': it waits');
+	RETURN NEXT is(alloc.cancel_backorder(key, key), true, what || ': cancel_backorder() finds it');
 	PERFORM alloc.allocate(key, key, 1);
 	freed := alloc.deallocate(key, key);
 	RETURN NEXT is(freed, key, what || ': deallocate() returns it');
@@ -84,6 +88,7 @@ BEGIN
 				   WHERE event_id > current_setting('test.mark')::bigint ORDER BY event_id$q$),
 		format($q$VALUES ('batch_created', NULL, %1$L, %1$L), ('allocated', %1$L, %1$L, %1$L), ('deallocated', %1$L, %1$L, %1$L),
 						 ('batch_quantity_changed', NULL, %1$L, %1$L), ('out_of_stock', %1$L, %1$L, NULL),
+						 ('backordered', %1$L, %1$L, NULL), ('deallocated', %1$L, %1$L, NULL),
 						 ('allocated', %1$L, %1$L, %1$L), ('deallocated', %1$L, %1$L, %1$L)$q$, key), what || ': in events');
 	RETURN NEXT is_empty(
 		$q$SELECT payload FROM alloc.events

@@ -92,8 +92,8 @@ BEGIN
 	SELECT * INTO from_slot FROM alloc.slot WHERE ref = batchref ORDER BY available DESC, slot LIMIT 1;
 	moved := floor(from_slot.available * share);
 	UPDATE alloc.slot SET spread = true, available = available - CASE slot WHEN from_slot.slot THEN moved ELSE 0 END WHERE ref = batchref;
-	INSERT INTO alloc.slot (batch_id, slot, available, spread, eta, ref, sku)
-	VALUES (from_slot.batch_id, number, moved, true, from_slot.eta, batchref, from_slot.sku);
+	INSERT INTO alloc.slot (batch_id, slot, available, spread, waiting, eta, ref, sku)
+	VALUES (from_slot.batch_id, number, moved, true, from_slot.waiting, from_slot.eta, batchref, from_slot.sku);
 END
 $$;
 -- step: a random command on a sku with few batches.

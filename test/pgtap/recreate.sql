@@ -1,7 +1,7 @@
 -- CREATE and DROP EXTENSION in the middle of a session that has used it.
 
 \ir common.psql
-SELECT plan(31);
+SELECT plan(32);
 
 -- ours: what of the extension is there.
 CREATE FUNCTION ours() RETURNS bigint LANGUAGE sql AS $$
@@ -19,7 +19,7 @@ BEGIN
 	RETURN NEXT is((SELECT count(*) FROM alloc.change_batch_quantity('b', 5)), 1::bigint, which || ': change_batch_quantity()');
 	RETURN NEXT is(alloc.deallocate('o', 's'), NULL, which || ': deallocate()');
 	RETURN NEXT results_eq('SELECT event_id, type FROM alloc.events ORDER BY event_id', $q$
-		VALUES (1::bigint, 'batch_created'), (2, 'allocated'), (3, 'deallocated'), (4, 'batch_quantity_changed'), (5, 'out_of_stock')$q$,
+		VALUES (1::bigint, 'batch_created'), (2, 'allocated'), (3, 'deallocated'), (4, 'batch_quantity_changed'), (5, 'out_of_stock'), (6, 'backordered')$q$,
 		which || ': the log begins with event 1');
 END
 $$;
@@ -55,6 +55,7 @@ CREATE EXTENSION alloc;
 SELECT alloc.add_batch('b', 's', 100);
 SELECT is(alloc.allocate('o', 's', 100), 'b', 'within a transaction that will be rolled back');
 ROLLBACK;
+SELECT is(alloc.cancel_backorder('o', 's'), true, 'the line of before waits');
 SELECT is(alloc.allocate('o', 's', 5), 'b', 'the one of before serves again');
 SELECT is((SELECT purchased_qty FROM alloc.batches), 5::bigint, 'with the batch of before');
 BEGIN;

@@ -215,7 +215,8 @@ SELECT refused('SELECT * FROM alloc.history(NULL)', '22004', '%sku%', 'history()
 SELECT refused($$SELECT * FROM alloc.history('')$$, '22023', '%sku%', 'history() of an empty sku');
 SELECT refused(format('SELECT * FROM alloc.history(%L)', repeat('x', 256)), '22001', '%sku%', 'history() of a sku of 256 bytes');
 SELECT results_eq($$SELECT story(h) FROM alloc.history_of_order('o2') h$$,
-	ARRAY['allocated o2 LAMP 6 lamp', 'deallocated o2 LAMP 6 lamp', 'allocated o2 LAMP 6 lamp, later', 'deallocated o2 LAMP 6 lamp, later', 'out_of_stock o2 LAMP 6'],
+	ARRAY['allocated o2 LAMP 6 lamp', 'deallocated o2 LAMP 6 lamp', 'allocated o2 LAMP 6 lamp, later', 'deallocated o2 LAMP 6 lamp, later', 'out_of_stock o2 LAMP 6', 'backordered o2 LAMP 6',
+		  'allocated o2 LAMP 6 lamp'],
 	'history_of_order() tells where its line has been');
 SELECT results_eq($$SELECT sku, type FROM alloc.history_of_order('o1')$$,
 	$$VALUES ('LAMP', 'allocated'), ('RUG', 'allocated'), ('LAMP', 'deallocated')$$, 'of all its skus, in order');
@@ -263,7 +264,7 @@ BEGIN;
 DELETE FROM alloc.snapshot;
 SELECT is(alloc._first_base(), NULL, 'without a snapshot there is nothing to begin with');
 SELECT throws_ok('SELECT * FROM alloc._fold_log(alloc._first_base(), NULL, NULL)', '55000', NULL, '... and nothing is folded');
-TRUNCATE alloc.product, alloc.batch, alloc.slot, alloc.allocation;
+TRUNCATE alloc.product, alloc.batch, alloc.slot, alloc.allocation, alloc.hold, alloc.backorder;
 SELECT throws_ok('SELECT alloc.rebuild()', 'XX001', 'the log is not complete', '... or rebuilt');
 ROLLBACK;
 

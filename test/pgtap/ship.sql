@@ -253,7 +253,7 @@ SELECT results_eq($$SELECT trial('DELETE FROM alloc.event WHERE type = ''shipped
 SELECT results_eq($$SELECT trial('DELETE FROM alloc.allocation WHERE orderid = ''o3'' AND sku = ''rug''')$$,
 	(SELECT array_agg('missing: ' || g) FROM good g WHERE orderid = 'o3' AND sku = 'rug'), 'a shipped line that is gone was forgotten: no problem');
 BEGIN;
-TRUNCATE alloc.product, alloc.batch, alloc.slot, alloc.allocation;
+TRUNCATE alloc.product, alloc.batch, alloc.slot, alloc.allocation, alloc.hold, alloc.backorder;
 SELECT lives_ok('SELECT * FROM alloc.rebuild()', 'rebuild() with shipped lines');
 SELECT set_eq('TABLE alloc.batches', 'TABLE good_batches', 'batches are the same');
 SELECT is_empty('SELECT orderid, sku, qty, event_id, shipped_at FROM good EXCEPT SELECT orderid, sku, qty, event_id, shipped_at FROM alloc.allocation', 'so are lines, those that were shipped, too');
@@ -271,7 +271,7 @@ SELECT cmp_ok((SELECT count(*) FROM alloc.archive_events('infinity')), '>', 20::
 SELECT agrees('an archive');
 SELECT trials('an archive');
 BEGIN;
-TRUNCATE alloc.product, alloc.batch, alloc.slot, alloc.allocation;
+TRUNCATE alloc.product, alloc.batch, alloc.slot, alloc.allocation, alloc.hold, alloc.backorder;
 SELECT lives_ok('SELECT * FROM alloc.rebuild()', 'rebuild() from a snapshot with shipped lines');
 SELECT set_eq('TABLE alloc.batches', 'TABLE good_batches', 'batches are the same');
 SELECT set_eq('SELECT orderid, sku, qty, event_id, shipped_at FROM good', 'SELECT orderid, sku, qty, event_id, shipped_at FROM alloc.allocation', 'so are lines');

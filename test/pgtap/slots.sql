@@ -13,8 +13,8 @@ $$;
 -- scatter: the stock of a batch that has one slot over slots with so much.
 CREATE FUNCTION scatter(batchref text, parts bigint[]) RETURNS void
 LANGUAGE sql AS $$
-	INSERT INTO alloc.slot (batch_id, slot, available, spread, eta, ref, sku)
-	SELECT s.batch_id, 7 * n, part, true, s.eta, s.ref, s.sku
+	INSERT INTO alloc.slot (batch_id, slot, available, spread, waiting, eta, ref, sku)
+	SELECT s.batch_id, 7 * n, part, true, s.waiting, s.eta, s.ref, s.sku
 	  FROM alloc.slot s, unnest(parts) WITH ORDINALITY AS p (part, n)
 	 WHERE s.ref = batchref AND n > 1;
 	UPDATE alloc.slot SET available = parts[1], spread = true WHERE ref = batchref AND slot = 0;
@@ -217,8 +217,8 @@ SELECT is(bulk('o', 'none', 3), 'none', 'and can serve');
 SELECT is(found('none'), 0::bigint, 'until that is taken');
 SELECT alloc.change_batch_quantity('none', 0);
 SELECT is(found('none'), 0::bigint, 'its line was shed: nothing');
-SELECT alloc.change_batch_quantity('none', 4);
-SELECT is(alloc.allocate('o', 'none', 4), 'none', 'it serves again when it has stock again');
+SELECT alloc.change_batch_quantity('none', 7);
+SELECT is(alloc.allocate('p', 'none', 4), 'none', 'it serves again when it has stock again');
 SELECT sound('exhausted slots');
 ROLLBACK;
 

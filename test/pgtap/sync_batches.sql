@@ -55,6 +55,7 @@ SELECT results_eq('SELECT news()', ARRAY[
 	'deallocated o2 LAMP 10 shrink',
 	'batch_quantity_changed LAMP 10 shrink was 20',
 	'out_of_stock o2 LAMP 10',
+	'backordered o2 LAMP 10',
 	'batch_quantity_changed LAMP 0 gone was 7',
 	'batch_quantity_changed RUG 0 gone too was 3',
 	'batch_created VASE 0 vase eta 2031-01-01'],

@@ -89,6 +89,10 @@ END
 \set sku random(1, 8)
 SELECT alloc.deallocate('order ' || :orderid, 'sku ' || :sku);
 END
+	cancel_backorder => [ 5, <<'END' ],
+SELECT alloc.cancel_backorder(orderid, sku)
+  FROM (SELECT orderid, sku FROM alloc.backorder ORDER BY random() LIMIT 1) w;
+END
 	change_batch_quantity => [ 17, <<'END' ],
 \set batch random(1, 3)
 \set sku random(1, 8)
@@ -140,6 +144,7 @@ my %least = (
 	allocate_lines => 50,
 	allocate_order => 50,
 	deallocate => 100,
+	cancel_backorder => 20,
 	change_batch_quantity => 50,
 	change_batch_eta => 20,
 	ship_line => 20,
@@ -158,7 +163,7 @@ foreach my $name (sort keys %scripts)
 my %events = map { split(/\|/) }
 	split(/\n/, rows('SELECT type, count(*) FROM alloc.events GROUP BY type'));
 
-foreach my $type (qw(allocated deallocated out_of_stock batch_quantity_changed shipped promise_changed))
+foreach my $type (qw(allocated deallocated out_of_stock backordered batch_quantity_changed shipped promise_changed))
 {
 	cmp_ok($events{$type} // 0, '>=', 50, "there are events $type");
 	note("$type: $events{$type}");
@@ -195,6 +200,20 @@ END
 
 is(rows('SELECT count(*) FROM (SELECT FROM alloc.allocations
 		  GROUP BY orderid, sku HAVING count(*) > 1) line'), 0, 'no line is there twice');
+is(rows(<<'END'), '', 'no line waits that is served or could be');
+SELECT w.*, b.ref, b.available_qty
+  FROM alloc.backorders w
+  LEFT JOIN alloc.allocations a USING (orderid, sku)
+  LEFT JOIN alloc.batches b ON b.sku = w.sku AND b.available_qty >= w.qty
+ WHERE a.batchref IS NOT NULL OR b.ref IS NOT NULL
+END
+cmp_ok(rows(<<'END'), '>=', 50, 'lines that waited were served');
+SELECT count(*) FROM (
+	SELECT type, lag(type) OVER (PARTITION BY sku, orderid ORDER BY event_id) AS before
+	  FROM alloc.event WHERE type IN ('backordered', 'allocated', 'deallocated')) e
+ WHERE type = 'allocated' AND before = 'backordered'
+END
+
 is(problems($node, 'postgres'), '', 'sound');
 is(rows('SELECT * FROM alloc.check()'), '', 'check() finds nothing');
 is(absurd($node, 'postgres'), '', 'the log makes sense at each event');

@@ -39,7 +39,7 @@ DECLARE
 	batch text := format('batch %s of %s', dice(4), sku);
 	orderid int := dice(25);
 BEGIN
-	CASE dice(13)
+	CASE dice(14)
 	WHEN 1 THEN
 		PERFORM alloc.add_batch(batch, 'sku ' || sku, dice(5) * 6,
 			CASE dice(3) WHEN 1 THEN NULL ELSE date '2030-01-01' + dice(3) END);
@@ -58,6 +58,9 @@ BEGIN
 		PERFORM alloc.allocate_lines(ARRAY(
 			SELECT ROW('order ' || n, 'sku ' || s, 1 + (n + s) % 7)::alloc.order_line
 			  FROM generate_series(orderid, orderid + dice(6)) n, generate_series(sku, 4) s));
+	WHEN 10 THEN
+		PERFORM alloc.cancel_backorder(w.orderid, w.sku)
+		   FROM (SELECT * FROM alloc.backorder ORDER BY event_id LIMIT 1) w;
 	ELSE
 		PERFORM alloc.allocate('order ' || orderid, 'sku ' || sku, 1 + (orderid + sku) % 7);
 	END CASE;
@@ -184,7 +187,7 @@ END
 	return;
 }
 
-my ($events, $archived, $compared, $shipped, $delayed) = (0, 0, 0, 0, 0);
+my ($events, $archived, $compared, $shipped, $delayed, $waited) = (0) x 6;
 foreach my $n (0 .. $#seeds)
 {
 	my $seed = $seeds[$n];
@@ -199,19 +202,22 @@ SELECT (SELECT count(*) FROM alloc.event), (SELECT count(*) FROM archived),
        (SELECT count(*) FROM recorded
          WHERE event_id >= coalesce((SELECT max(event_id) FROM alloc.archive), 0)),
        (SELECT count(*) FROM alloc.event WHERE type = 'shipped'),
-       (SELECT count(*) FROM alloc.event WHERE type = 'promise_changed')
+       (SELECT count(*) FROM alloc.event WHERE type = 'promise_changed'),
+       (SELECT count(*) FROM alloc.event WHERE type = 'backordered')
 END
 	$events += $counts[0];
 	$archived += $counts[1];
 	$compared += $counts[2];
 	$shipped += $counts[3];
 	$delayed += $counts[4];
+	$waited += $counts[5];
 }
 cmp_ok($events, '>', 100 * @seeds, 'there were many events');
 cmp_ok($archived, '>', 0, 'some were archived') if @seeds >= 10;
 cmp_ok($compared, '>', 5 * @seeds, 'many states were recorded');
 cmp_ok($shipped, '>', 5 * @seeds, 'many lines were shipped');
 cmp_ok($delayed, '>', 5 * @seeds, 'many promises were changed');
+cmp_ok($waited, '>', 5 * @seeds, 'many lines had to wait');
 
 # Many sessions on one sku, while snapshots are taken and events archived.
 $node->safe_psql('postgres', <<'END');
@@ -234,6 +240,10 @@ END
 \set batch random(1, 3)
 \set qty random(0, 3000)
 SELECT change('batch ' || :batch, :qty);
+END
+	cancel => [ 3, <<'END' ],
+\set orderid random(1, 3000)
+SELECT alloc.cancel_backorder('order ' || :orderid, 'sku');
 END
 	eta => [ 5, <<'END' ],
 \set batch random(1, 3)
@@ -272,12 +282,14 @@ is($node->safe_psql('postgres', 'SELECT wrong_now()'), '', '... after a crash');
 is($node->safe_psql('postgres', <<'END'), '', '... and after rebuild()');
 CREATE TABLE batches AS SELECT * FROM alloc.batches;
 CREATE TABLE lines AS SELECT * FROM alloc.allocations;
-TRUNCATE alloc.product, alloc.batch, alloc.slot, alloc.allocation;
+CREATE TABLE waiting AS SELECT * FROM alloc.backorder;
+TRUNCATE alloc.product, alloc.batch, alloc.slot, alloc.allocation, alloc.hold, alloc.backorder;
 DO 'BEGIN PERFORM alloc.rebuild(); END';
 SELECT wrong_now();
 SELECT * FROM batches EXCEPT SELECT * FROM alloc.batches;
 SELECT * FROM lines EXCEPT SELECT * FROM alloc.allocations;
 SELECT * FROM alloc.allocations EXCEPT SELECT * FROM lines;
+SELECT * FROM waiting EXCEPT SELECT * FROM alloc.backorder;
 END
 
 $node->stop('fast');

@@ -105,7 +105,8 @@ SELECT 'slot of batch ' || batch_id
 -- have been forgotten.
 WITH last AS (
 	SELECT DISTINCT ON (orderid, sku) *
-	  FROM alloc.event WHERE type IN ('allocated', 'deallocated', 'shipped')
+	  FROM alloc.event
+	 WHERE type IN ('allocated', 'deallocated', 'shipped') AND batchref IS NOT NULL
 	 ORDER BY orderid, sku, event_id DESC),
 line AS (
 	SELECT a.*, b.ref FROM alloc.allocation a LEFT JOIN alloc.batch b USING (batch_id))
@@ -162,10 +163,20 @@ SELECT * FROM (
 SELECT * FROM (
 	SELECT event_id, orderid, sku, type, batchref,
 	       lag(type) OVER line AS type_before, lag(batchref) OVER line AS batchref_before
-	  FROM alloc.event WHERE type IN ('allocated', 'deallocated', 'shipped')
+	  FROM alloc.event
+	 WHERE type IN ('allocated', 'deallocated', 'shipped') AND batchref IS NOT NULL
 	WINDOW line AS (PARTITION BY orderid, sku ORDER BY event_id)) AS log
  WHERE (type = 'allocated') = (coalesce(type_before, 'none') = 'allocated')
     OR type <> 'allocated' AND batchref <> batchref_before
+ LIMIT 5;
+
+-- Deallocated from no batch: it was waiting.
+SELECT * FROM (
+	SELECT event_id, orderid, sku, type, batchref, lag(type) OVER line AS type_before
+	  FROM alloc.event WHERE type IN ('allocated', 'deallocated', 'backordered')
+	WINDOW line AS (PARTITION BY orderid, sku ORDER BY event_id)) AS log
+ WHERE type = 'backordered' AND coalesce(type_before, 'none') <> 'deallocated'
+    OR type = 'deallocated' AND (batchref IS NULL) <> (type_before = 'backordered')
  LIMIT 5;
 END
 }
