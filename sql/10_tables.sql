@@ -100,7 +100,7 @@ COMMENT ON TABLE alloc.allocation IS
 	'order lines that a batch serves, or that were shipped from it; event_id is the event that allocated or shipped them, expires_at is NULL for all but holds';
 
 -- Holds: which of the order lines end by themselves, and when.  A line that has
--- ended is taken off by whoever needs its units; then ended is set, so that
+-- ended is taken off by whoever needs its units, or by the relay; then ended is set, so that
 -- confirm() still knows of it.  Apart from the lines, because allocate() would
 -- pay for an index there.
 CREATE TABLE alloc.hold (
@@ -115,6 +115,8 @@ CREATE TABLE alloc.hold (
 CREATE UNIQUE INDEX hold_line
 	ON alloc.hold (orderid text_pattern_ops, sku text_pattern_ops);
 CREATE INDEX hold_expiry ON alloc.hold (batch_id, expires_at) WHERE NOT ended;
+-- In which batches the relay is to end some.
+CREATE INDEX hold_due ON alloc.hold (expires_at, batch_id) WHERE NOT ended;
 ALTER TABLE alloc.hold REPLICA IDENTITY USING INDEX hold_line;
 COMMENT ON TABLE alloc.hold IS
 	'order lines that are held until a moment, and those that were until they ended';
