@@ -37,7 +37,8 @@ extern void alloc_sweep_sku(const text *sku);
 extern void alloc_sweep_product(const text *sku);
 extern bool alloc_end_hold(const AllocBatchRow *batch,
 						   const AllocHoldRow *hold);
-extern void alloc_save_swept(AllocBatchRow *batch, const AllocChain *lines);
+extern void alloc_save_swept(AllocBatchRow *batch, const AllocChain *lines,
+							 int64 ended);
 extern void alloc_require_no_holds(const text *orderid, const text *sku);
 extern void alloc_require_not_held(const AllocLine *line);
 

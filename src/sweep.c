@@ -282,7 +282,7 @@ end_holds(int64 batch_id)
 	if (ended > 0)
 	{
 		alloc_store_look();
-		alloc_save_swept(&batch, &lines);
+		alloc_save_swept(&batch, &lines, (int64) ended);
 	}
 	if (ended < n)
 		return LEFT;

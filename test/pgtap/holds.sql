@@ -342,6 +342,19 @@ SELECT is(alloc.purge_shipped('infinity'), 0::bigint, 'purge_shipped() counts li
 SELECT is_empty('SELECT * FROM alloc.hold', 'and forgets holds that have ended');
 SELECT is(alloc.confirm('o7'), 0::bigint, 'so that confirm() does not know of them');
 
+INSERT INTO alloc.hold (batch_id, qty, expires_at, ended, orderid, sku)
+SELECT 1, 1, now() - interval '1 hour' * n, true, 'old ' || n, 'chair' FROM generate_series(165, 171) n;
+SELECT is(alloc.deallocate('o2', 'chair'), 'shop', 'a unit or more');
+SELECT alloc.hold('o10', 'chair', 1, '1 millisecond'), over();
+SELECT alloc.allocate('o8', 'chair', 1000000);
+SELECT results_eq('SELECT orderid FROM alloc.hold WHERE ended ORDER BY expires_at', ARRAY['old 169', 'old 168', 'old 167', 'old 166', 'old 165', 'o10'],
+	'whoever ends a hold forgets up to two that ended a week ago');
+SELECT alloc.hold('o10', 'chair', 1, '1 millisecond'), over();
+SELECT alloc.allocate('o8', 'chair', 1000000);
+SELECT results_eq('SELECT orderid FROM alloc.hold WHERE ended ORDER BY expires_at', ARRAY['old 167', 'old 166', 'old 165', 'o10'],
+	'and none that ended later');
+SELECT alloc.purge_shipped('infinity');
+
 -- Damage
 
 SELECT alloc.hold('o9', 'chair', 1, '1 hour');
