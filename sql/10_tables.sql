@@ -103,9 +103,9 @@ COMMENT ON TABLE alloc.allocation IS
 	'order lines that a batch serves, or that were shipped from it; event_id is the event that allocated or shipped them, expires_at is NULL for all but holds';
 
 -- Holds: which of the order lines end by themselves, and when.  A line that has
--- ended is taken off by whoever needs its units; then ended is set, so that
--- confirm() still knows of it.  Apart from the lines, because allocate() would
--- pay for an index there.
+-- ended is taken off by whoever needs its units, or by the relay; then ended is
+-- set, so that confirm() still knows of it.  Apart from the lines, because
+-- allocate() would pay for an index there.
 CREATE TABLE alloc.hold (
 	batch_id   bigint NOT NULL,
 	qty        bigint NOT NULL
@@ -118,6 +118,8 @@ CREATE TABLE alloc.hold (
 CREATE UNIQUE INDEX hold_line
 	ON alloc.hold (orderid text_pattern_ops, sku text_pattern_ops);
 CREATE INDEX hold_expiry ON alloc.hold (batch_id, expires_at) WHERE NOT ended;
+-- In which batches the relay is to end some.
+CREATE INDEX hold_due ON alloc.hold (expires_at, batch_id) WHERE NOT ended;
 CREATE INDEX hold_ended ON alloc.hold (expires_at) WHERE ended;
 ALTER TABLE alloc.hold REPLICA IDENTITY USING INDEX hold_line;
 COMMENT ON TABLE alloc.hold IS

@@ -4,7 +4,7 @@
  *	  What the commands share: their errors, and what is done to a batch whose
  *	  product is locked.
  *
- * For command*.c, bulk.c, repair.c and message.c only.
+ * For command*.c, bulk.c, repair.c, message.c and sweep.c only.
  *
  *-------------------------------------------------------------------------
  */
@@ -35,6 +35,10 @@ extern bool alloc_confirm_line(const AllocLineRow *row);
 extern bool alloc_find_hold_of(const AllocLineRow *row, AllocHoldRow *hold);
 extern void alloc_sweep_sku(const text *sku);
 extern void alloc_sweep_product(const text *sku);
+extern bool alloc_end_hold(const AllocBatchRow *batch,
+						   const AllocHoldRow *hold);
+extern void alloc_save_swept(AllocBatchRow *batch, AllocChain *lines,
+							 int64 ended);
 extern void alloc_require_no_holds(const text *orderid, const text *sku);
 extern void alloc_require_not_held(const AllocLine *line);
 

@@ -8,7 +8,8 @@
  * needs nobody to end it: whoever finds too little stock and a slot that says
  * that holds of its batch may be over takes their lines off, with the product
  * and the batch's slots locked, and looks again.  What is over is decided by
- * the moment at which the client's statement began.
+ * the moment at which the client's statement began.  That listeners hear of it
+ * soon is the relay's doing: see sweep.c.
  *
  * Locks: as in store.c; a line that is held is reached through its row in
  * table hold, which is locked first.  confirm() and extend_hold() need no
@@ -51,7 +52,6 @@ static size_t live_holds(const text *orderid, AllocHoldRow **holds);
 static void hold_is_over(const AllocLine *line);
 static void get_held_line(const AllocHoldRow *hold, AllocLineRow *row);
 static void sweep_batch(AllocBatchRow *batch);
-static bool end_hold(const AllocBatchRow *batch, const AllocHoldRow *hold);
 
 /*
  * alloc.hold(orderid text, sku text, qty bigint, ttl interval) returns text
@@ -510,7 +510,7 @@ sweep_batch(AllocBatchRow *batch)
 		for (size_t i = 0; i < n; i++)
 		{
 			CHECK_FOR_INTERRUPTS();
-			if (end_hold(batch, &holds[i]))
+			if (alloc_end_hold(batch, &holds[i]))
 			{
 				batch->plan.available += holds[i].line.qty;
 				ended++;
@@ -518,20 +518,34 @@ sweep_batch(AllocBatchRow *batch)
 		}
 		alloc_store_look();
 	}
+	alloc_save_swept(batch, &lines, ended);
+}
+
+/*
+ * alloc_save_swept
+ *		Writes the slots of a batch, all of them locked, after so many holds of
+ *		it were ended; lines is where the list of its lines begins.
+ */
+void
+alloc_save_swept(AllocBatchRow *batch, AllocChain *lines, int64 ended)
+{
 	for (size_t i = 1; i < batch->nslots; i++)
 		batch->slots[i].hold_until = 0;
 	batch->slots[0].hold_until =
 		alloc_store_next_expiry(batch->plan.batch_id);
-	(void) alloc_serve_waiting(batch, &lines);
-	alloc_store_save_slots(batch, &lines);
-	alloc_store_forget_ended_holds(now - HOLD_MEMORY, 2 * ended);
+	(void) alloc_serve_waiting(batch, lines);
+	alloc_store_save_slots(batch, lines);
+	alloc_store_forget_ended_holds(GetCurrentStatementStartTimestamp() - HOLD_MEMORY,
+								   2 * ended);
 }
 
 /*
- * False: somebody else was faster.
+ * alloc_end_hold
+ *		Takes off the line of a hold that is over.  False: somebody else was
+ *		faster.
  */
-static bool
-end_hold(const AllocBatchRow *batch, const AllocHoldRow *hold)
+bool
+alloc_end_hold(const AllocBatchRow *batch, const AllocHoldRow *hold)
 {
 	AllocLineRow row;
 

@@ -199,6 +199,27 @@ alloc_handler_note_event(const AllocEventRow *event)
 }
 
 /*
+ * alloc_handler_is_sync
+ *		Are there synchronous handlers of a type?
+ */
+bool
+alloc_handler_is_sync(const char *type)
+{
+	ListCell   *cell;
+
+	if (version == 0 || version != alloc_store_subscriptions_version())
+		load_subscriptions();
+	foreach(cell, subscriptions)
+	{
+		const AllocSubscription *subscription = lfirst(cell);
+
+		if (subscription->sync && strcmp(subscription->event_type, type) == 0)
+			return true;
+	}
+	return false;
+}
+
+/*
  * alloc_handler_begin
  *		A command begins: what one before it noted, and did not come to its
  *		end, is forgotten.
@@ -207,6 +228,16 @@ void
 alloc_handler_begin(void)
 {
 	nnoted = 0;
+}
+
+/*
+ * alloc_handler_has_noted
+ *		Are synchronous handlers still to be called with what a command did?
+ */
+bool
+alloc_handler_has_noted(void)
+{
+	return nnoted > 0;
 }
 
 /*

@@ -19,7 +19,9 @@ extern int	alloc_handler_retries;
 extern int	alloc_handler_retry_delay;	/* milliseconds */
 
 extern void alloc_handler_note_event(const AllocEventRow *event);
+extern bool alloc_handler_is_sync(const char *type);
 extern void alloc_handler_begin(void);
+extern bool alloc_handler_has_noted(void);
 extern void alloc_handler_run_noted(void);
 extern void alloc_handler_call(const AllocSubscription *subscription,
 							   int64 event_id, Jsonb *event);

@@ -13,6 +13,9 @@
  * That transaction need not wait for its WAL: what a crash takes back of it is
  * the position, after the listeners have lost their connections.
  *
+ * Besides it ends holds that are over (sweep.c), whether or not anything is to
+ * be sent.
+ *
  * Events of an era before are not sent: a restore is not news.
  *
  * The extension itself is locked first in each transaction, so DROP EXTENSION
@@ -68,10 +71,14 @@ typedef struct Sent
 } Sent;
 
 static bool work_noted;
+static bool has_work;			/* there is, or may be, something to send */
+static TimestampTz looked;		/* when the last batch was read */
 static long error_delay;		/* 0: the last time there was none */
 
 static void wake_relay(XactEvent event, void *arg);
+static bool note_work(void);
 static long relay_once(void);
+static void send_batch(void);
 static void make_room(void);
 static void leave(void);
 static void sweep_messages(void);
@@ -132,7 +139,6 @@ alloc_relay_main(Datum arg)
 		TimestampTz began = GetCurrentTimestamp();
 		MemoryContext oldcxt = CurrentMemoryContext;
 
-		(void) alloc_shared_relay_has_work();
 		failed = false;
 		PG_TRY();
 		{
@@ -148,7 +154,7 @@ alloc_relay_main(Datum arg)
 		alloc_worker_obey();
 		if (delay > 0)
 		{
-			if (failed || !alloc_shared_relay_has_work())
+			if (failed || !note_work())
 				alloc_worker_sleep(delay, "AllocRelayMain");
 			nap(began);
 		}
@@ -156,14 +162,47 @@ alloc_relay_main(Datum arg)
 }
 
 /*
- * Sends a batch; returns for how long to wait for more.
+ * Is there something to send, as far as we were told?
+ */
+static bool
+note_work(void)
+{
+	if (alloc_shared_relay_has_work())
+		has_work = true;
+	return has_work;
+}
+
+/*
+ * Does what there is to do; returns for how long to wait for more.
+ *
+ * Sending comes first.  When nobody has said that there is something we look
+ * now and then, less often than for holds, because it is a transaction that
+ * writes.
  */
 static long
 relay_once(void)
 {
-	bool		more;
+	TimestampTz now = GetCurrentTimestamp();
 	long		delay;
 
+	if (note_work() || now < looked ||
+		TimestampDifferenceExceeds(looked, now, LOOK_INTERVAL))
+	{
+		looked = now;
+		send_batch();
+	}
+	sweep_messages();
+	delay = alloc_sweep();
+	delay = alloc_dispatch(has_work ? 0 : delay);
+	pgstat_report_stat(false);
+	pgstat_report_activity(STATE_IDLE, NULL);
+	return delay;
+}
+
+static void
+send_batch(void)
+{
+	has_work = false;
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	if (!alloc_worker_lock_extension())
@@ -174,14 +213,9 @@ relay_once(void)
 	pgstat_report_activity(STATE_RUNNING, "sending events");
 	if (error_delay > 0)
 		make_room();
-	more = relay_batch();
+	has_work = relay_batch();
 	CommitTransactionCommand();
 	error_delay = 0;
-	sweep_messages();
-	delay = alloc_dispatch(more ? 0 : LOOK_INTERVAL);
-	pgstat_report_stat(false);
-	pgstat_report_activity(STATE_IDLE, NULL);
-	return delay;
 }
 
 /*
@@ -255,6 +289,7 @@ recover(void)
 	FlushErrorState();
 	RESUME_INTERRUPTS();
 	pgstat_report_activity(STATE_IDLE, NULL);
+	has_work = true;
 	error_delay = Min(Max(error_delay * 2, ERROR_DELAY), MAX_ERROR_DELAY);
 	return error_delay;
 }

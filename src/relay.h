@@ -17,6 +17,9 @@ extern PGDLLEXPORT void alloc_relay_main(Datum arg);
 extern void alloc_relay_init(void);
 extern void alloc_relay_note_work(void);
 
+/* In the relay: see sweep.c */
+extern long alloc_sweep(void);
+
 extern void alloc_worker_begin(const char *name, Oid database);
 extern bool alloc_worker_lock_extension(void);
 extern void alloc_worker_obey(void);

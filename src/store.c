@@ -66,7 +66,7 @@ AllocTable alloc_tables[NTABLES] = {
 	[HOLD] = {
 		.name = "hold",
 		.ncolumns = HOLD_NCOLUMNS,
-		.index_names = {"hold_line", "hold_expiry", "hold_ended"}
+		.index_names = {"hold_line", "hold_expiry", "hold_ended", "hold_due"}
 	},
 	[BACKORDER] = {
 		.name = "backorder",
@@ -329,6 +329,23 @@ alloc_store_lock_product(const text *sku)
 			return;
 		alloc_store_look();
 	}
+}
+
+/*
+ * alloc_store_try_lock_product
+ *		Likewise, without waiting.  False: somebody has it, or has changed it
+ *		since the last look.
+ */
+bool
+alloc_store_try_lock_product(const text *sku)
+{
+	AllocTable *table = &alloc_tables[PRODUCT];
+	ItemPointerData tid;
+
+	if (!alloc_store_product_exists(sku))
+		return false;
+	tid = table->found->tts_tid;
+	return alloc_table_try_lock(table, &tid);
 }
 
 /*

@@ -46,6 +46,13 @@ typedef struct AllocHoldRow
 	ItemPointerData tid;
 } AllocHoldRow;
 
+/* A batch that has a hold which is over, and since when. */
+typedef struct AllocDue
+{
+	TimestampTz expires_at;
+	int64		batch_id;
+} AllocDue;
+
 /*
  * Where the list of a batch's lines goes on: events that allocated lines, each
  * with the rest of its own list behind it.
@@ -256,6 +263,10 @@ extern size_t alloc_store_holds_of_order(const text *orderid,
 										 AllocHoldRow **holds);
 extern size_t alloc_store_expired_holds(int64 batch_id, TimestampTz now,
 										AllocHoldRow **holds);
+extern size_t alloc_store_some_expired_holds(int64 batch_id, TimestampTz now,
+											 size_t max, AllocHoldRow **holds);
+extern size_t alloc_store_due_batches(AllocDue *place, TimestampTz now,
+									  AllocDue *due, size_t max, bool *more);
 extern int64 alloc_store_expired_qty(int64 batch_id, TimestampTz now);
 extern TimestampTz alloc_store_next_expiry(int64 batch_id);
 extern void alloc_store_lock_order(const text *orderid);
@@ -265,6 +276,7 @@ extern bool alloc_store_extend_hold(const AllocHoldRow *hold,
 									TimestampTz expires_at);
 extern bool alloc_store_move_hold(const AllocHoldRow *hold, int64 batch_id);
 extern bool alloc_store_lock_hold(const AllocHoldRow *hold);
+extern bool alloc_store_try_lock_hold(const AllocHoldRow *hold);
 extern bool alloc_store_delete_hold(const AllocHoldRow *hold);
 extern void alloc_store_forget_ended_holds(TimestampTz before, int64 max);
 extern size_t alloc_store_batches_to_sweep(const text *sku,
@@ -312,6 +324,7 @@ extern void alloc_store_read_slots(AllocBatchRow *batch);
 extern void alloc_store_lock_slots(AllocBatchRow *batch);
 extern bool alloc_store_lock_free_slots(AllocBatchRow *batch, int64 qty);
 extern bool alloc_store_try_lock_slot(const AllocSlotRow *slot);
+extern bool alloc_store_try_lock_slots(AllocBatchRow *batch);
 extern void alloc_store_take_from_all(const AllocBatchRow *batch, int64 qty,
 									  int64 event_id);
 extern void alloc_store_save_slots(const AllocBatchRow *batch,
@@ -337,6 +350,7 @@ extern void alloc_store_give_locked(const AllocBatchRow *batch, int64 qty);
 extern bool alloc_store_product_exists(const text *sku);
 extern bool alloc_store_renew_product(const text *sku);
 extern void alloc_store_lock_product(const text *sku);
+extern bool alloc_store_try_lock_product(const text *sku);
 extern void alloc_store_create_product(const text *sku);
 
 extern void alloc_store_begin_bulk(void);

@@ -21,10 +21,17 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+/* Holds that are read at most to find a batch that has some which are over. */
+#define HOLDS_READ 10
+
 static void set_keys(ScanKey keys, const text *orderid, const text *sku);
 static void set_hold(const AllocLine *line, int64 batch_id, bool ended);
-static size_t collect_holds(IndexScanDesc scan, AllocHoldRow **holds);
+static size_t collect_holds(IndexScanDesc scan, size_t max,
+							AllocHoldRow **holds);
 static IndexScanDesc scan_expired(int64 batch_id, TimestampTz now);
+static IndexScanDesc scan_due(const AllocDue *place, StrategyNumber side,
+							  TimestampTz now);
+static bool is_among(int64 batch_id, const AllocDue *due, size_t n);
 static void read_hold(AllocHoldRow *hold);
 static bool update_hold(const AllocHoldRow *hold);
 
@@ -58,7 +65,7 @@ alloc_store_holds_of_order(const text *orderid, AllocHoldRow **holds)
 	alloc_key_text(&key, 1, orderid);
 	return collect_holds(alloc_table_scan(&alloc_tables[HOLD], HOLD_LINE,
 										  GetActiveSnapshot(), &key, 1),
-						 holds);
+						 SIZE_MAX, holds);
 }
 
 /*
@@ -70,7 +77,58 @@ size_t
 alloc_store_expired_holds(int64 batch_id, TimestampTz now,
 						  AllocHoldRow **holds)
 {
-	return collect_holds(scan_expired(batch_id, now), holds);
+	return collect_holds(scan_expired(batch_id, now), SIZE_MAX, holds);
+}
+
+/*
+ * alloc_store_some_expired_holds
+ *		Likewise, those that ended first, up to max.
+ */
+size_t
+alloc_store_some_expired_holds(int64 batch_id, TimestampTz now, size_t max,
+							   AllocHoldRow **holds)
+{
+	return collect_holds(scan_expired(batch_id, now), max, holds);
+}
+
+/*
+ * alloc_store_due_batches
+ *		The batches, up to max, that have holds which are over at a moment and
+ *		have not been ended.  Returns how many, and them in due, each with the
+ *		end of the first.
+ *
+ * The holds are read in the order of their ends, from behind a place on, which
+ * moves.  *more: there may be others behind it, because max batches were found
+ * or so many holds read that it is enough for now.
+ */
+size_t
+alloc_store_due_batches(AllocDue *place, TimestampTz now, AllocDue *due,
+						size_t max, bool *more)
+{
+	AllocTable *table = &alloc_tables[HOLD];
+	const StrategyNumber sides[] = {
+		BTEqualStrategyNumber, BTGreaterStrategyNumber
+	};
+	AllocDue	from = *place;
+	size_t		n = 0;
+	size_t		nread = 0;
+
+	*more = false;
+	for (int i = 0; i < lengthof(sides) && !*more; i++)
+	{
+		IndexScanDesc scan = scan_due(&from, sides[i], now);
+
+		while (!*more && alloc_table_next(table, scan, ForwardScanDirection))
+		{
+			place->expires_at = alloc_row_get_time(table, HOLD_C_EXPIRES);
+			place->batch_id = DatumGetInt64(alloc_row_get(table, HOLD_C_BATCH));
+			if (!is_among(place->batch_id, due, n))
+				due[n++] = *place;
+			*more = n == max || ++nread == max * HOLDS_READ;
+		}
+		index_endscan(scan);
+	}
+	return n;
 }
 
 /*
@@ -214,6 +272,19 @@ alloc_store_lock_hold(const AllocHoldRow *hold)
 }
 
 /*
+ * alloc_store_try_lock_hold
+ *		Likewise, without waiting.  False: somebody has it, or has changed it
+ *		since the last look.
+ */
+bool
+alloc_store_try_lock_hold(const AllocHoldRow *hold)
+{
+	ItemPointerData tid = hold->tid;
+
+	return alloc_table_try_lock(&alloc_tables[HOLD], &tid);
+}
+
+/*
  * alloc_store_delete_hold
  *		Forgets it, or that it has ended.
  */
@@ -314,16 +385,17 @@ set_hold(const AllocLine *line, int64 batch_id, bool ended)
 }
 
 /*
- * What a scan finds.  Ends the scan.
+ * The first that a scan finds, up to max.  Ends the scan.
  */
 static size_t
-collect_holds(IndexScanDesc scan, AllocHoldRow **holds)
+collect_holds(IndexScanDesc scan, size_t max, AllocHoldRow **holds)
 {
 	size_t		n = 0;
 	size_t		room = 8;
 
 	*holds = palloc_array(AllocHoldRow, room);
-	while (alloc_table_next(&alloc_tables[HOLD], scan, ForwardScanDirection))
+	while (n < max &&
+		   alloc_table_next(&alloc_tables[HOLD], scan, ForwardScanDirection))
 	{
 		if (n == room)
 		{
@@ -345,6 +417,33 @@ scan_expired(int64 batch_id, TimestampTz now)
 	alloc_key_time(&keys[1], 2, BTLessEqualStrategyNumber, now);
 	return alloc_table_scan(&alloc_tables[HOLD], HOLD_EXPIRY,
 							GetActiveSnapshot(), keys, 2);
+}
+
+/*
+ * A scan of the holds that are over at a moment: those of later batches that
+ * end with the one at a place, or those that end after it.
+ */
+static IndexScanDesc
+scan_due(const AllocDue *place, StrategyNumber side, TimestampTz now)
+{
+	ScanKeyData keys[2];
+
+	alloc_key_time(&keys[0], 1, side, place->expires_at);
+	if (side == BTEqualStrategyNumber)
+		alloc_key_int8_above(&keys[1], 2, place->batch_id);
+	else
+		alloc_key_time(&keys[1], 1, BTLessEqualStrategyNumber, now);
+	return alloc_table_scan(&alloc_tables[HOLD], HOLD_DUE,
+							GetActiveSnapshot(), keys, lengthof(keys));
+}
+
+static bool
+is_among(int64 batch_id, const AllocDue *due, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (due[i].batch_id == batch_id)
+			return true;
+	return false;
 }
 
 /*

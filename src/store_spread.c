@@ -194,6 +194,23 @@ alloc_store_try_lock_slot(const AllocSlotRow *slot)
 }
 
 /*
+ * alloc_store_try_lock_slots
+ *		Reads all slots of a batch and locks them, without waiting.  False: not
+ *		all of them are free.
+ *
+ * The product is locked.  Nobody adds a slot without changing one.
+ */
+bool
+alloc_store_try_lock_slots(AllocBatchRow *batch)
+{
+	alloc_store_read_slots(batch);
+	for (size_t i = 0; i < batch->nslots; i++)
+		if (!alloc_store_try_lock_slot(&batch->slots[i]))
+			return false;
+	return true;
+}
+
+/*
  * alloc_store_arrange
  *		After this command has taken qty units from the slot of an offer: a
  *		batch whose slots were waited for, or passed by, is spread over more of

@@ -18,7 +18,7 @@
 #include "nodes/execnodes.h"
 #include "utils/date.h"
 
-#define ALLOC_MAX_NAMED_INDEXES 3
+#define ALLOC_MAX_NAMED_INDEXES 4
 
 /*
  * A table of schema alloc.  The first part is constant; the second lives as

@@ -68,6 +68,8 @@ alloc_key_time(ScanKey key, AttrNumber attno, StrategyNumber strategy,
 		compare = F_TIMESTAMPTZ_LT;
 	else if (strategy == BTLessEqualStrategyNumber)
 		compare = F_TIMESTAMPTZ_LE;
+	else if (strategy == BTEqualStrategyNumber)
+		compare = F_TIMESTAMPTZ_EQ;
 	ScanKeyInit(key, attno, strategy, compare, TimestampTzGetDatum(value));
 }
 

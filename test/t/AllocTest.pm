@@ -17,7 +17,7 @@ our @EXPORT_OK = qw(new_node answers sqlstate contents problems absurd differenc
 	fetch fetched consumers foretold);
 
 my @channels = map { "alloc_$_" }
-	qw(events batch_created batch_quantity_changed allocated deallocated out_of_stock);
+	qw(events batch_created batch_quantity_changed allocated deallocated out_of_stock hold_expired);
 my $listener;
 
 # A running server with the extension in database postgres.  Settings are
