@@ -6,19 +6,20 @@
 #   RANDOM_SEED      which commands (default 1); the same seed, the same commands
 #   RANDOM_COMMANDS  how many (default 100000)
 #   RANDOM_CHECK     after how many the tables are compared (default 1000)
-#   RANDOM_TIMEOUT   when the run is given up (default 15min): the command that
-#                    it is at then counts as one that does not end
-#   RANDOM_PEER      the peer's files (default test/bench/peer.sql and
-#                    peer_ships.sql): give changed ones to see that the
-#                    comparison notices
+#   RANDOM_TIMEOUT   when a turn of 20 commands is given up (default 5min): the
+#                    one that it is at then counts as one that does not end
+#   RANDOM_PEER      the peer's files (default test/bench/peer.sql,
+#                    peer_ships.sql and peer_holds.sql): give changed ones to
+#                    see that the comparison notices
 #   RANDOM_SELF=1    the peer against itself, without the extension
 set -euo pipefail
 
 seed=${RANDOM_SEED:-1}
 commands=${RANDOM_COMMANDS:-100000}
 check_every=${RANDOM_CHECK:-1000}
-timeout=${RANDOM_TIMEOUT:-15min}
-read -ra peer <<<"${RANDOM_PEER:-test/bench/peer.sql test/bench/peer_ships.sql}"
+timeout=${RANDOM_TIMEOUT:-5min}
+peer_files=(test/bench/peer.sql test/bench/peer_ships.sql test/bench/peer_holds.sql)
+read -ra peer <<<"${RANDOM_PEER:-${peer_files[*]}}"
 database=random_commands
 tests=0
 
@@ -136,7 +137,9 @@ remark() {
 
 prepare() {
 	local file
-	export PGOPTIONS="-c client_min_messages=warning -c statement_timeout=$timeout"
+	# Few enough holds that some orders want more.
+	export PGOPTIONS="-c client_min_messages=warning -c statement_timeout=$timeout
+		-c alloc.max_holds_per_order=4"
 	psql -Xq -v ON_ERROR_STOP=1 -d postgres \
 		-c "CREATE DATABASE $database TEMPLATE template0 ENCODING 'UTF8'"
 	for file in "${peer[@]}"; do
@@ -144,7 +147,7 @@ prepare() {
 	done
 	if [ -n "${RANDOM_SELF-}" ]; then
 		ours=alloc_self
-		cat test/bench/peer.sql test/bench/peer_ships.sql |
+		cat "${peer_files[@]}" |
 			sed "s/alloc_peer/$ours/g" | query
 	else
 		ours=alloc
@@ -157,7 +160,11 @@ prepare() {
 
 compare() {
 	local test="seed $seed: $commands commands, same answers, events and tables"
-	if query -c "CALL compare.run('$ours', $seed, $commands, $check_every)" &&
+	if query <<-END &&
+		SELECT setseed($seed / 2147483648.0) \gset
+		SELECT format('CALL compare.turn(%L, %s, %s, %s)', '$ours', turn, $commands, $check_every)
+		  FROM generate_series(0, ($commands - 1) / 20) AS turn \gexec
+	END
 		[ "$(query -c 'SELECT count(*) FROM compare.difference')" = 0 ]; then
 		ok "$test"
 	else

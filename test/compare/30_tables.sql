@@ -42,9 +42,13 @@ LANGUAGE sql STABLE AS $$
 			   LEFT JOIN %1$I.batch b USING (batch_id)
 			   LEFT JOIN compare.event_number e
 					  ON e.side = %1$L AND e.event_id = a.event_id'
+		WHEN 'hold' THEN
+			'SELECT h.orderid, h.sku, h.qty, b.ref, h.expires_at, h.ended
+			   FROM %1$I.hold h
+			   LEFT JOIN %1$I.batch b USING (batch_id)'
 		WHEN 'event' THEN
 			'SELECT row_number() OVER (ORDER BY event_id), type, orderid, sku, qty,
-					batchref, eta, old_qty, old_eta
+					batchref, eta, old_qty, old_eta, expires_at
 			   FROM %1$I.event'
 		ELSE
 			'SELECT * FROM %1$I.' || table_name
@@ -94,7 +98,7 @@ LANGUAGE sql STABLE AS $$
 	SELECT * FROM (
 		SELECT 'table ' || t, compare.only_here(ours, 'alloc_peer', t),
 			   compare.only_here('alloc_peer', ours, t)
-		  FROM unnest(ARRAY['product', 'batch', 'slot', 'allocation',
+		  FROM unnest(ARRAY['product', 'batch', 'slot', 'allocation', 'hold',
 							'allocations', 'batches', 'stock']
 					  || CASE WHEN in_full THEN '{event}'::text[] ELSE '{}' END) AS t
 		UNION ALL
