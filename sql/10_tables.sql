@@ -115,6 +115,7 @@ CREATE TABLE alloc.hold (
 CREATE UNIQUE INDEX hold_line
 	ON alloc.hold (orderid text_pattern_ops, sku text_pattern_ops);
 CREATE INDEX hold_expiry ON alloc.hold (batch_id, expires_at) WHERE NOT ended;
+CREATE INDEX hold_ended ON alloc.hold (expires_at) WHERE ended;
 ALTER TABLE alloc.hold REPLICA IDENTITY USING INDEX hold_line;
 COMMENT ON TABLE alloc.hold IS
 	'order lines that are held until a moment, and those that were until they ended';

@@ -55,6 +55,15 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION alloc.allocate_lines(alloc.order_line[]) IS
 	'allocates many order lines in one pass, as allocate() called for each in turn would; returns each with its batch, NULL when it is out of stock';
 
+CREATE FUNCTION alloc.allocate_order(
+	orderid text, lines alloc.order_line[], mode text DEFAULT 'all',
+	OUT sku text, OUT qty bigint, OUT batchref text, OUT status text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'alloc_allocate_order'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION alloc.allocate_order(text, alloc.order_line[], text) IS
+	'allocates the lines of an order, those of one sku added together: every line or none (mode all), or those that can be served (partial); returns a row for each sku with its batch and what became of it: allocated, out_of_stock or not_taken';
+
 CREATE FUNCTION alloc.deallocate(orderid text, sku text)
 RETURNS text
 AS 'MODULE_PATHNAME', 'alloc_deallocate'

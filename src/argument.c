@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * argument.c
- *	  Arguments of SQL functions: checked on their way in, shown in messages.
+ *	  Arguments of SQL functions: checked on their way in, compared, shown in
+ *	  messages.
  *
  * The rules and SQLSTATEs are those of DESIGN section 2, for every function.
  *
@@ -12,6 +13,7 @@
 #include "access/detoast.h"
 #include "argument.h"
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "planner.h"
@@ -22,6 +24,8 @@
 /* A longer key is cut when a message shows it. */
 #define MAX_SHOWN_BYTES 64
 
+static uint32 hash_entry(const void *key, Size size);
+static int	match_entry(const void *a, const void *b, Size size);
 static text *first_bytes(Datum key);
 
 /*
@@ -161,6 +165,49 @@ alloc_same_key(const text *a, const text *b)
 {
 	return VARSIZE_ANY_EXHDR(a) == VARSIZE_ANY_EXHDR(b) &&
 		memcmp(VARDATA_ANY(a), VARDATA_ANY(b), VARSIZE_ANY_EXHDR(a)) == 0;
+}
+
+/*
+ * alloc_hash_key
+ */
+uint32
+alloc_hash_key(const text *key)
+{
+	return hash_bytes((const unsigned char *) VARDATA_ANY(key),
+					  VARSIZE_ANY_EXHDR(key));
+}
+
+/*
+ * alloc_hash_by_key
+ *		A hash table, in the current memory context, for about n entries, each
+ *		of which begins with a pointer to its key.
+ */
+HTAB *
+alloc_hash_by_key(const char *name, Size entrysize, size_t n)
+{
+	HASHCTL		control = {
+		.keysize = sizeof(const text *),
+		.entrysize = entrysize,
+		.hash = hash_entry,
+		.match = match_entry,
+		.hcxt = CurrentMemoryContext
+	};
+
+	return hash_create(name, (long) Min(n, ALLOC_HASH_ENTRIES), &control,
+					   HASH_ELEM | HASH_FUNCTION | HASH_COMPARE |
+					   HASH_CONTEXT);
+}
+
+static uint32
+hash_entry(const void *key, Size size)
+{
+	return alloc_hash_key(*(const text *const *) key);
+}
+
+static int
+match_entry(const void *a, const void *b, Size size)
+{
+	return !alloc_same_key(*(const text *const *) a, *(const text *const *) b);
 }
 
 /*

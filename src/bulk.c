@@ -6,9 +6,9 @@
  * The result is that of allocate() for each line in turn.  First the stock of
  * each sku is locked, and the planner places the sku's lines in memory.  Skus
  * come in the order of their bytes, so that two calls do not deadlock, and
- * lines of different skus do not bear on each other.  Then, with all locks
- * held, lines and events are written in the order of the call, and last the
- * slots.
+ * lines of different skus do not bear on each other.  Here the caller may
+ * decide that it does not want what was planned.  Then, with all locks held,
+ * lines and events are written in the order of the call, and last the slots.
  *
  * Where one slot has enough for all lines of a sku, that slot is all that is
  * locked, as by allocate(); else as many as it takes of those that are free;
@@ -17,7 +17,8 @@
  * Whether a line is there already is not asked at first: its insertion tells,
  * and so it is looked for only when no batch can serve it.  With care, whoever
  * is at work on one of the lines is waited for while nothing is locked, and
- * each line is looked for.
+ * each line is looked for, when holds of its sku that are over have been ended.
+ * A line that is held is confirmed.
  *
  *-------------------------------------------------------------------------
  */
@@ -26,7 +27,6 @@
 #include "argument.h"
 #include "bulk.h"
 #include "command.h"
-#include "common/hashfn.h"
 #include "common/int.h"
 #include "event.h"
 #include "miscadmin.h"
@@ -57,13 +57,7 @@ typedef struct BulkSku
 
 static void group_by_sku(AllocBulk *bulk);
 static void add_to_sku(BulkSku *sku, AllocBulkLine *line);
-static uint32 hash_sku(const void *key, Size size);
-static int	match_sku(const void *a, const void *b, Size size);
 static int	compare_skus(const void *a, const void *b, void *arg);
-static void make_placed(AllocBulk *bulk);
-static void settle_lines(AllocBulk *bulk);
-static uint32 hash_line(const void *key, Size size);
-static int	match_line(const void *a, const void *b, Size size);
 static void lock_stock(BulkSku *sku, bool careful);
 static void add_batches(BulkSku *sku, const AllocBatchRow *rows, size_t n);
 static void lock_all_stock(BulkSku *sku);
@@ -71,8 +65,8 @@ static bool plan_sku(AllocBulk *bulk, BulkSku *sku);
 static bool plan_line(AllocBulkLine *line, BulkSku *sku, AllocPlanBatch *left);
 static void remember_all_before(AllocBulk *bulk, const BulkSku *sku,
 								const AllocBulkLine *line);
-static bool line_is_there(AllocBulk *bulk, AllocBulkLine *line);
-static void remember_placed(AllocBulk *bulk, AllocBulkLine *line);
+static bool give_up_line(AllocBulk *bulk, AllocBulkLine *line);
+static bool leave_held(AllocBulkLine *line);
 static bool write_lines(AllocBulk *bulk);
 static bool write_line(const AllocBulk *bulk, AllocBulkLine *line);
 static bool is_wrong(const AllocBulkLine *line);
@@ -80,19 +74,31 @@ static void write_slots(BulkSku *sku);
 
 /*
  * alloc_bulk_allocate
- *		Allocates the lines.  False: one of them is there, or about to be; what
- *		was done so far is to be rolled back, and to be done again with care.
+ *		Allocates the lines that can be served.
  *
- * Works between alloc_store_begin() and alloc_store_end(); allocates in the
- * current memory context.
+ * As all of this works between alloc_store_begin() and alloc_store_end(), and
+ * allocates in the current memory context.
  */
-bool
+AllocBulkOutcome
 alloc_bulk_allocate(AllocBulk *bulk)
 {
+	return alloc_bulk_plan(bulk) && alloc_bulk_write(bulk) ?
+		ALLOC_BULK_DONE : ALLOC_BULK_AGAIN;
+}
+
+/*
+ * alloc_bulk_plan
+ *		Locks the stock for the lines, and says what is to become of each.
+ *		False: one of them is about to be there; what was done so far is to be
+ *		rolled back, and to be done again with care.
+ */
+bool
+alloc_bulk_plan(AllocBulk *bulk)
+{
 	group_by_sku(bulk);
-	make_placed(bulk);
+	alloc_bulk_begin_lines(bulk);
 	if (bulk->careful)
-		settle_lines(bulk);
+		alloc_bulk_settle(bulk);
 	for (size_t i = 0; i < bulk->nskus; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -100,6 +106,39 @@ alloc_bulk_allocate(AllocBulk *bulk)
 		if (!plan_sku(bulk, bulk->skus[i]))
 			return false;
 	}
+	return true;
+}
+
+/*
+ * alloc_bulk_give_up
+ *		After planning: those lines that are not there get nothing.  False: as
+ *		above.
+ *
+ * A line that was placed may be there, though nobody has looked for it; one
+ * that cannot be served, since it was looked for.
+ */
+bool
+alloc_bulk_give_up(AllocBulk *bulk)
+{
+	alloc_store_look();
+	for (size_t i = 0; i < bulk->nlines; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!give_up_line(bulk, &bulk->lines[i]))
+			return false;
+	}
+	bulk->careful = true;
+	return true;
+}
+
+/*
+ * alloc_bulk_write
+ *		Writes what was planned.  False: a line is there, or about to be;
+ *		likewise.
+ */
+bool
+alloc_bulk_write(AllocBulk *bulk)
+{
 	if (!write_lines(bulk))
 		return false;
 	for (size_t i = 0; i < bulk->nskus; i++)
@@ -110,16 +149,8 @@ alloc_bulk_allocate(AllocBulk *bulk)
 static void
 group_by_sku(AllocBulk *bulk)
 {
-	HASHCTL		control = {
-		.keysize = sizeof(const text *),
-		.entrysize = sizeof(BulkSku),
-		.hash = hash_sku,
-		.match = match_sku,
-		.hcxt = CurrentMemoryContext
-	};
-	HTAB	   *skus = hash_create("alloc skus", 1024, &control,
-								   HASH_ELEM | HASH_FUNCTION | HASH_COMPARE |
-								   HASH_CONTEXT);
+	HTAB	   *skus = alloc_hash_by_key("alloc skus", sizeof(BulkSku),
+									 bulk->nlines);
 	HASH_SEQ_STATUS scan;
 	BulkSku    *sku;
 
@@ -162,88 +193,11 @@ add_to_sku(BulkSku *sku, AllocBulkLine *line)
 		sku->whole = PG_INT64_MAX;
 }
 
-static uint32
-hash_sku(const void *key, Size size)
-{
-	const text *sku = *(const text *const *) key;
-
-	return hash_bytes((const unsigned char *) VARDATA_ANY(sku),
-					  VARSIZE_ANY_EXHDR(sku));
-}
-
-static int
-match_sku(const void *a, const void *b, Size size)
-{
-	return alloc_compare_keys(*(const text *const *) a,
-							  *(const text *const *) b);
-}
-
 static int
 compare_skus(const void *a, const void *b, void *arg)
 {
 	return alloc_compare_keys((*(BulkSku *const *) a)->sku,
 							  (*(BulkSku *const *) b)->sku);
-}
-
-static void
-make_placed(AllocBulk *bulk)
-{
-	HASHCTL		control = {
-		.keysize = sizeof(AllocBulkLine *),
-		.entrysize = sizeof(AllocBulkLine *),
-		.hash = hash_line,
-		.match = match_line,
-		.hcxt = CurrentMemoryContext
-	};
-
-	bulk->placed = hash_create("alloc placed lines", 1024, &control,
-							   HASH_ELEM | HASH_FUNCTION | HASH_COMPARE |
-							   HASH_CONTEXT);
-}
-
-/*
- * Waits for whoever is at work on one of the lines, with nothing locked.
- */
-static void
-settle_lines(AllocBulk *bulk)
-{
-	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext,
-												  "alloc scratch",
-												  ALLOCSET_DEFAULT_SIZES);
-	MemoryContext oldcxt = MemoryContextSwitchTo(scratch);
-
-	for (size_t i = 0; i < bulk->nlines; i++)
-	{
-		AllocLineRow there;
-
-		CHECK_FOR_INTERRUPTS();
-		(void) alloc_store_settle_line(&bulk->lines[i].line, &there);
-		MemoryContextReset(scratch);
-	}
-	MemoryContextSwitchTo(oldcxt);
-	MemoryContextDelete(scratch);
-	alloc_store_look();
-}
-
-static uint32
-hash_line(const void *key, Size size)
-{
-	const AllocBulkLine *line = *(AllocBulkLine *const *) key;
-
-	return hash_combine(hash_sku(&line->line.orderid, 0),
-						hash_sku(&line->line.sku, 0));
-}
-
-static int
-match_line(const void *a, const void *b, Size size)
-{
-	const AllocBulkLine *line_a = *(AllocBulkLine *const *) a;
-	const AllocBulkLine *line_b = *(AllocBulkLine *const *) b;
-	int			order = alloc_compare_keys(line_a->line.orderid,
-										   line_b->line.orderid);
-
-	return order != 0 ? order :
-		alloc_compare_keys(line_a->line.sku, line_b->line.sku);
 }
 
 /*
@@ -270,8 +224,7 @@ lock_stock(BulkSku *sku, bool careful)
 		return;
 	}
 	sku->waited = offer->kind != ALLOC_OFFER_SCATTERED;
-	alloc_store_lock_product(sku->sku);
-	alloc_store_look();
+	alloc_sweep_sku(sku->sku);
 	alloc_store_best_offer(sku->sku, sku->least, sku->whole, offer);
 	if (offer->kind == ALLOC_OFFER_NONE)
 		return;
@@ -331,19 +284,19 @@ plan_sku(AllocBulk *bulk, BulkSku *sku)
 	for (AllocBulkLine *line = sku->first; line != NULL; line = line->next)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (look_for_lines && line_is_there(bulk, line))
+		if (look_for_lines && alloc_bulk_is_there(bulk, line))
 			continue;
 		if (plan_line(line, sku, left))
 		{
 			if (look_for_lines)
-				remember_placed(bulk, line);
+				alloc_bulk_remember(bulk, line);
 			continue;
 		}
 		if (!look_for_lines)
 		{
 			look_for_lines = true;
 			remember_all_before(bulk, sku, line);
-			if (line_is_there(bulk, line))
+			if (alloc_bulk_is_there(bulk, line))
 				continue;
 		}
 		if (alloc_store_line_is_coming(&line->line))
@@ -378,45 +331,52 @@ remember_all_before(AllocBulk *bulk, const BulkSku *sku, const AllocBulkLine *li
 	for (AllocBulkLine *earlier = sku->first; earlier != line; earlier = earlier->next)
 	{
 		CHECK_FOR_INTERRUPTS();
-		remember_placed(bulk, earlier);
+		alloc_bulk_remember(bulk, earlier);
 	}
 }
 
 /*
- * Is a line there, from before this call or from earlier in it?
+ * False: it is about to be there, or is there since it could not be served; or
+ * it is held no longer.
  */
 static bool
-line_is_there(AllocBulk *bulk, AllocBulkLine *line)
+give_up_line(AllocBulk *bulk, AllocBulkLine *line)
 {
-	AllocBulkLine  **earlier = hash_search(bulk->placed, &line, HASH_FIND, NULL);
-	AllocLineRow there;
-	AllocBatchRow batch;
+	bool		was_placed = line->fate == ALLOC_LINE_PLACED;
 
-	if (earlier != NULL)
+	if (line->fate == ALLOC_LINE_THERE)
+		return true;
+	if (line->fate == ALLOC_LINE_HELD)
+		return leave_held(line);
+	if (was_placed)
+		line->batch->taken -= line->line.qty;
+	if (alloc_bulk_is_there(bulk, line))
+		return was_placed &&
+			(line->fate == ALLOC_LINE_THERE || leave_held(line));
+	if (was_placed)
 	{
-		line->qty_there = (*earlier)->line.qty;
-		line->ref = (*earlier)->ref;
+		line->fate = ALLOC_LINE_NOT_TAKEN;
+		line->ref = NULL;
 	}
-	else if (alloc_store_find_line(line->line.orderid, line->line.sku, &there))
-	{
-		alloc_store_get_batch(there.batch_id, &batch);
-		line->qty_there = there.line.qty;
-		line->ref = batch.ref;
-	}
-	else
+	return !alloc_store_line_is_coming(&line->line);
+}
+
+/*
+ * It stays held, and is not confirmed.  False: its hold is over.
+ */
+static bool
+leave_held(AllocBulkLine *line)
+{
+	if (alloc_is_over(&line->held->line))
 		return false;
-	line->fate = ALLOC_LINE_THERE;
+	alloc_require_same_qty(&line->line, line->qty_there);
+	line->fate = ALLOC_LINE_NOT_TAKEN;
+	line->ref = NULL;
 	return true;
 }
 
-static void
-remember_placed(AllocBulk *bulk, AllocBulkLine *line)
-{
-	(void) hash_search(bulk->placed, &line, HASH_ENTER, NULL);
-}
-
 /*
- * Writes what was planned.  False: a line is there.
+ * Writes the lines and their events.  False: a line is there.
  */
 static bool
 write_lines(AllocBulk *bulk)
@@ -459,6 +419,9 @@ write_line(const AllocBulk *bulk, AllocBulkLine *line)
 		case ALLOC_LINE_THERE:
 			alloc_require_same_qty(&line->line, line->qty_there);
 			break;
+		case ALLOC_LINE_HELD:
+			alloc_require_same_qty(&line->line, line->qty_there);
+			return alloc_confirm_line(line->held);
 		case ALLOC_LINE_NOT_SERVED:
 			if (!alloc_store_product_exists(line->line.sku))
 				alloc_unknown_sku(line->line.sku);
@@ -475,6 +438,8 @@ write_line(const AllocBulk *bulk, AllocBulkLine *line)
 			chain->newest = event_id;
 			chain->merged = NULL;
 			break;
+		case ALLOC_LINE_NOT_TAKEN:
+			break;
 	}
 	return true;
 }
@@ -485,10 +450,12 @@ is_wrong(const AllocBulkLine *line)
 	switch (line->fate)
 	{
 		case ALLOC_LINE_THERE:
+		case ALLOC_LINE_HELD:
 			return line->qty_there != line->line.qty;
 		case ALLOC_LINE_NOT_SERVED:
 			return !alloc_store_product_exists(line->line.sku);
 		case ALLOC_LINE_PLACED:
+		case ALLOC_LINE_NOT_TAKEN:
 			break;
 	}
 	return false;

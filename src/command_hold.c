@@ -30,6 +30,12 @@ PG_FUNCTION_INFO_V1(alloc_confirm);
 PG_FUNCTION_INFO_V1(alloc_release);
 PG_FUNCTION_INFO_V1(alloc_extend_hold);
 
+/*
+ * For so long it is known that a hold has ended.  Whoever ends some forgets a
+ * few more, so that the table does not grow.
+ */
+#define HOLD_MEMORY (7 * USECS_PER_DAY)
+
 /* Setting alloc.max_holds_per_order; -1: any number. */
 int			alloc_max_holds_per_order;
 
@@ -44,7 +50,6 @@ static bool extend_one(const AllocHoldRow *hold, TimestampTz expires_at);
 static size_t live_holds(const text *orderid, AllocHoldRow **holds);
 static void hold_is_over(const AllocLine *line);
 static void get_held_line(const AllocHoldRow *hold, AllocLineRow *row);
-static bool has_ended_holds(const AllocBatchRow *batch);
 static void sweep_batch(AllocBatchRow *batch);
 static bool end_hold(const AllocBatchRow *batch, const AllocHoldRow *hold);
 
@@ -267,17 +272,15 @@ void
 alloc_sweep_product(const text *sku)
 {
 	AllocBatchRow *batches;
-	size_t		n = alloc_store_batches(sku, &batches);
+	size_t		n = alloc_store_batches_to_sweep(sku, &batches);
 
+	if (n == 0)
+		return;
 	for (size_t i = 0; i < n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		alloc_store_read_slots(&batches[i]);
-		if (has_ended_holds(&batches[i]))
-		{
-			alloc_store_lock_slots(&batches[i]);
-			sweep_batch(&batches[i]);
-		}
+		alloc_store_lock_slots(&batches[i]);
+		sweep_batch(&batches[i]);
 	}
 	alloc_store_look();
 }
@@ -487,18 +490,6 @@ get_held_line(const AllocHoldRow *hold, AllocLineRow *row)
 }
 
 /*
- * May holds of a batch, whose slots were read, be over?
- */
-static bool
-has_ended_holds(const AllocBatchRow *batch)
-{
-	for (size_t i = 0; i < batch->nslots; i++)
-		if (alloc_store_may_be_over(&batch->slots[i]))
-			return true;
-	return false;
-}
-
-/*
  * Takes off the lines of a batch whose holds are over; its slots are locked
  * and were read.
  */
@@ -508,6 +499,7 @@ sweep_batch(AllocBatchRow *batch)
 	AllocChain	lines = alloc_store_lines(batch);
 	TimestampTz now = GetCurrentStatementStartTimestamp();
 	AllocHoldRow *holds;
+	int64		ended = 0;
 	size_t		n;
 
 	/* One that somebody was at work on is looked at again. */
@@ -518,7 +510,10 @@ sweep_batch(AllocBatchRow *batch)
 		{
 			CHECK_FOR_INTERRUPTS();
 			if (end_hold(batch, &holds[i]))
+			{
 				batch->plan.available += holds[i].line.qty;
+				ended++;
+			}
 		}
 		alloc_store_look();
 	}
@@ -527,6 +522,7 @@ sweep_batch(AllocBatchRow *batch)
 	batch->slots[0].hold_until =
 		alloc_store_next_expiry(batch->plan.batch_id);
 	alloc_store_save_slots(batch, &lines);
+	alloc_store_forget_ended_holds(now - HOLD_MEMORY, 2 * ended);
 }
 
 /*

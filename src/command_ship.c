@@ -67,7 +67,7 @@ alloc_purge_shipped(PG_FUNCTION_ARGS)
 				 errmsg("before must not be null")));
 	alloc_command_begin("purge_shipped()");
 	purged = alloc_store_purge_shipped(PG_GETARG_TIMESTAMPTZ(0));
-	alloc_store_forget_ended_holds(PG_GETARG_TIMESTAMPTZ(0));
+	alloc_store_forget_ended_holds(PG_GETARG_TIMESTAMPTZ(0), PG_INT64_MAX);
 	alloc_command_end();
 	PG_RETURN_INT64(purged);
 }

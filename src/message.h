@@ -19,7 +19,7 @@
 typedef struct AllocMessageArg
 {
 	const char *name;
-	Oid			type;			/* text, bigint, date or order lines */
+	Oid			type;			/* text, bigint, date, interval or order lines */
 	bool		must_be_there;	/* null says something that absence does not */
 } AllocMessageArg;
 
@@ -47,7 +47,7 @@ typedef struct AllocMessage
 	char		nulls[ALLOC_MAX_MESSAGE_ARGS];	/* ' ' or 'n', as SPI has it */
 } AllocMessage;
 
-#define ALLOC_MESSAGE_NCOMMANDS 7
+#define ALLOC_MESSAGE_NCOMMANDS 12
 
 extern const AllocMessageCommand alloc_message_commands[ALLOC_MESSAGE_NCOMMANDS];
 

@@ -44,6 +44,8 @@ const AllocMessageCommand alloc_message_commands[ALLOC_MESSAGE_NCOMMANDS] = {
 	{{"orderid", TEXTOID}, {"sku", TEXTOID}, {"qty", INT8OID}}},
 	{"allocate_lines", "SELECT * FROM alloc.allocate_lines($1)", true, 1,
 	{{"lines", ALLOC_ORDER_LINES}}},
+	{"allocate_order", "SELECT * FROM alloc.allocate_order($1, $2, COALESCE($3, 'all'))", true, 3,
+	{{"orderid", TEXTOID}, {"lines", ALLOC_ORDER_LINES}, {"mode", TEXTOID}}},
 	{"deallocate", "SELECT alloc.deallocate($1, $2)", false, 2,
 	{{"orderid", TEXTOID}, {"sku", TEXTOID}}},
 	{"change_batch_quantity", "SELECT * FROM alloc.change_batch_quantity($1, $2)", true, 2,
@@ -51,7 +53,13 @@ const AllocMessageCommand alloc_message_commands[ALLOC_MESSAGE_NCOMMANDS] = {
 	{"change_batch_eta", "SELECT * FROM alloc.change_batch_eta($1, $2)", true, 2,
 	{{"ref", TEXTOID}, {"eta", DATEOID, true}}},
 	{"ship", "SELECT alloc.ship($1, $2)", false, 2,
-	{{"orderid", TEXTOID}, {"sku", TEXTOID}}}
+	{{"orderid", TEXTOID}, {"sku", TEXTOID}}},
+	{"hold", "SELECT alloc.hold($1, $2, $3, $4)", false, 4,
+	{{"orderid", TEXTOID}, {"sku", TEXTOID}, {"qty", INT8OID}, {"ttl", INTERVALOID}}},
+	{"confirm", "SELECT alloc.confirm($1)", false, 1, {{"orderid", TEXTOID}}},
+	{"release", "SELECT alloc.release($1)", false, 1, {{"orderid", TEXTOID}}},
+	{"extend_hold", "SELECT alloc.extend_hold($1, $2)", false, 2,
+	{{"orderid", TEXTOID}, {"ttl", INTERVALOID}}}
 };
 
 static int	read_command(JsonbContainer *object);
@@ -72,6 +80,7 @@ static text *read_text(JsonbValue *value, const char *name);
 static int64 read_bigint(JsonbValue *value, const char *name);
 static int	compare_numeric(Numeric a, int64 b);
 static DateADT read_date(JsonbValue *value, const char *name);
+static Datum read_interval(JsonbValue *value, const char *name);
 static void wrong_type(const char *name, const char *type, JsonbValue *value);
 static Oid	order_line_type(void);
 static Datum read_lines(JsonbContainer *object, const char *name, Oid type,
@@ -291,6 +300,8 @@ read_scalar(JsonbValue *value, const char *name, Oid type)
 			return Int64GetDatum(read_bigint(value, name));
 		case DATEOID:
 			return DateADTGetDatum(read_date(value, name));
+		case INTERVALOID:
+			return read_interval(value, name);
 		default:
 			/* somebody has altered type order_line */
 			ereport(ERROR,
@@ -367,6 +378,26 @@ read_date(JsonbValue *value, const char *name)
 					name, alloc_message_show(value)),
 			 errhint("Dates are like \"2031-03-01\".")));
 	return 0;
+}
+
+/*
+ * A duration that looks the same wherever it is written.
+ */
+static Datum
+read_interval(JsonbValue *value, const char *name)
+{
+	text	   *string = read_text(value, name);
+
+	if (VARSIZE_ANY_EXHDR(string) > MAXDATELEN || *VARDATA_ANY(string) != 'P')
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_DATETIME_FORMAT),
+				 errmsg("%s is not a duration in ISO 8601: %s",
+						name, alloc_message_show(value)),
+				 errhint("Durations are like \"PT15M\", 15 minutes.")));
+	return DirectFunctionCall3(interval_in,
+							   CStringGetDatum(text_to_cstring(string)),
+							   ObjectIdGetDatum(InvalidOid),
+							   Int32GetDatum(-1));
 }
 
 static void

@@ -66,7 +66,7 @@ AllocTable alloc_tables[NTABLES] = {
 	[HOLD] = {
 		.name = "hold",
 		.ncolumns = HOLD_NCOLUMNS,
-		.index_names = {"hold_line", "hold_expiry"}
+		.index_names = {"hold_line", "hold_expiry", "hold_ended"}
 	},
 	[BACKORDER] = {
 		.name = "backorder",

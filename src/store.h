@@ -256,7 +256,9 @@ extern bool alloc_store_extend_hold(const AllocHoldRow *hold,
 extern bool alloc_store_move_hold(const AllocHoldRow *hold, int64 batch_id);
 extern bool alloc_store_lock_hold(const AllocHoldRow *hold);
 extern bool alloc_store_delete_hold(const AllocHoldRow *hold);
-extern void alloc_store_forget_ended_holds(TimestampTz before);
+extern void alloc_store_forget_ended_holds(TimestampTz before, int64 max);
+extern size_t alloc_store_batches_to_sweep(const text *sku,
+										   AllocBatchRow **batches);
 
 extern bool alloc_store_find_batch(const text *ref, AllocBatchRow *batch);
 extern bool alloc_store_settle_ref(const text *ref, AllocBatchRow *batch);

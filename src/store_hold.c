@@ -228,26 +228,69 @@ alloc_store_delete_hold(const AllocHoldRow *hold)
 
 /*
  * alloc_store_forget_ended_holds
- *		Forgets which holds ended before a moment.
+ *		Forgets holds that ended before a moment, the oldest first, up to max
+ *		of them; those that somebody is at work on are left.
  */
 void
-alloc_store_forget_ended_holds(TimestampTz before)
+alloc_store_forget_ended_holds(TimestampTz before, int64 max)
 {
 	AllocTable *table = &alloc_tables[HOLD];
 	ScanKeyData key;
-	TableScanDesc scan;
+	IndexScanDesc scan;
 
-	alloc_key_time(&key, HOLD_C_EXPIRES + 1, BTLessStrategyNumber, before);
-	scan = alloc_table_scan_all(table, &key, 1);
-	while (alloc_table_next_of_all(table, scan))
+	alloc_key_time(&key, 1, BTLessStrategyNumber, before);
+	scan = alloc_table_scan(table, HOLD_ENDED, GetActiveSnapshot(), &key, 1);
+	while (max-- > 0 && alloc_table_next(table, scan, ForwardScanDirection))
 	{
 		ItemPointerData tid = table->found->tts_tid;
 
-		/* One that has changed is not what it was. */
-		if (DatumGetBool(alloc_row_get(table, HOLD_C_ENDED)))
+		if (alloc_table_try_lock(table, &tid))
 			(void) alloc_store_is_unchanged(alloc_table_delete(table, &tid));
 	}
-	table_endscan(scan);
+	index_endscan(scan);
+}
+
+/*
+ * alloc_store_batches_to_sweep
+ *		The batches of a sku of which holds may be over, by their slots, in
+ *		order of preference.  Returns how many, and them in *batches: plan but
+ *		for available, ref, sku.
+ */
+size_t
+alloc_store_batches_to_sweep(const text *sku, AllocBatchRow **batches)
+{
+	AllocTable *table = &alloc_tables[SLOT];
+	TimestampTz now = GetCurrentStatementStartTimestamp();
+	ScanKeyData key;
+	IndexScanDesc scan;
+	size_t		n = 0;
+	size_t		room = 4;
+
+	*batches = palloc_array(AllocBatchRow, room);
+	alloc_key_text(&key, 1, sku);
+	scan = alloc_table_scan(table, SLOT_PREFERENCE, GetActiveSnapshot(),
+							&key, 1);
+	while (alloc_table_next(table, scan, ForwardScanDirection))
+	{
+		TimestampTz hold_until = alloc_row_get_time(table, SLOT_C_HOLD_UNTIL);
+		AllocBatchRow batch = {0};
+
+		batch.plan.batch_id = DatumGetInt64(alloc_row_get(table, SLOT_C_BATCH));
+		if (hold_until == 0 || hold_until > now ||
+			(n > 0 && (*batches)[n - 1].plan.batch_id == batch.plan.batch_id))
+			continue;
+		if (n == room)
+		{
+			room *= 2;
+			*batches = repalloc_huge(*batches, room * sizeof(AllocBatchRow));
+		}
+		alloc_row_get_eta(table, SLOT_C_ETA, &batch.plan);
+		batch.ref = DatumGetTextPCopy(alloc_row_get(table, SLOT_C_REF));
+		batch.sku = DatumGetTextPCopy(alloc_row_get(table, SLOT_C_SKU));
+		(*batches)[n++] = batch;
+	}
+	index_endscan(scan);
+	return n;
 }
 
 static void

@@ -8,9 +8,9 @@
 #   RANDOM_CHECK     after how many the tables are compared (default 1000)
 #   RANDOM_TIMEOUT   when a turn of 20 commands is given up (default 5min): the
 #                    one that it is at then counts as one that does not end
-#   RANDOM_PEER      the peer's files (default test/bench/peer.sql,
-#                    peer_ships.sql and peer_holds.sql): give changed ones to
-#                    see that the comparison notices
+#   RANDOM_PEER      the peer's files (default those of test/bench: peer.sql,
+#                    peer_ships.sql, peer_holds.sql, peer_orders.sql): give changed
+#                    ones to see that the comparison notices
 #   RANDOM_SELF=1    the peer against itself, without the extension
 set -euo pipefail
 
@@ -18,8 +18,9 @@ seed=${RANDOM_SEED:-1}
 commands=${RANDOM_COMMANDS:-100000}
 check_every=${RANDOM_CHECK:-1000}
 timeout=${RANDOM_TIMEOUT:-5min}
-peer_files=(test/bench/peer.sql test/bench/peer_ships.sql test/bench/peer_holds.sql)
-read -ra peer <<<"${RANDOM_PEER:-${peer_files[*]}}"
+peer=(test/bench/peer.sql test/bench/peer_ships.sql test/bench/peer_holds.sql test/bench/peer_orders.sql)
+own_peer=("${peer[@]}")
+[ -z "${RANDOM_PEER-}" ] || read -ra peer <<<"$RANDOM_PEER"
 database=random_commands
 tests=0
 
@@ -58,6 +59,23 @@ expected_outcomes() {
 		20	allocate_lines: out of stock, then with another quantity
 		200	allocate_lines: several skus
 		200	allocate_lines: some served, some out of stock
+		50	allocate_order: all, some cannot be served
+		10	allocate_order: all, some cannot be served, some were there
+		100	allocate_order: each line is served
+		20	allocate_order: each line was there
+		2	allocate_order: error 22001
+		2	allocate_order: error 22003
+		10	allocate_order: error 22004
+		10	allocate_order: error 22023
+		10	allocate_order: error SK001
+		5	allocate_order: error SK003
+		20	allocate_order: no line
+		20	allocate_order: nothing can be served
+		50	allocate_order: partial, some cannot be served
+		10	allocate_order: partial, some cannot be served, some were there
+		100	allocate_order: several lines of a sku
+		200	allocate_order: several skus
+		50	allocate_order: the rest is served
 		500	any command: undone
 		2	available_to_promise: error 22001
 		1	available_to_promise: error 22004
@@ -147,7 +165,7 @@ prepare() {
 	done
 	if [ -n "${RANDOM_SELF-}" ]; then
 		ours=alloc_self
-		cat "${peer_files[@]}" |
+		cat "${own_peer[@]}" |
 			sed "s/alloc_peer/$ours/g" | query
 	else
 		ours=alloc

@@ -15,7 +15,7 @@ CREATE SCHEMA compare;
 -- What the two sides are asked.  For purge_shipped() eta is the moment.
 CREATE TYPE compare.command AS (
 	name text, orderid text, ref text, sku text, qty bigint, eta date,
-	lines alloc_peer.order_line[], ttl interval);
+	lines alloc_peer.order_line[], mode text, ttl interval);
 
 -- dice: 1 to n.
 CREATE FUNCTION compare.dice(n bigint) RETURNS bigint
@@ -422,7 +422,8 @@ DECLARE
 BEGIN
 	CASE
 		WHEN roll <= 100 THEN c := compare.random_add_batch(least(sku_number, 32), progress);
-		WHEN roll <= 545 THEN c := compare.random_allocate(sku_number);
+		WHEN roll <= 525 THEN c := compare.random_allocate(sku_number);
+		WHEN roll <= 545 THEN c := compare.random_order(sku_number);
 		WHEN roll <= 570 THEN c := compare.random_allocate_lines(sku_number);
 		WHEN roll <= 710 THEN c := compare.random_line_command('deallocate', sku_number, progress);
 		WHEN roll <= 725 THEN c := compare.random_line_command('ship', sku_number, progress);
@@ -435,8 +436,10 @@ BEGIN
 	END CASE;
 	IF c.name = 'allocate_lines' AND compare.once_in(20) THEN
 		c := compare.spoiled_lines(c);
+	ELSIF c.name = 'allocate_order' AND compare.once_in(10) THEN
+		c := compare.spoiled_order(c);
 	END IF;
-	WHILE c.name NOT IN ('purge_shipped', 'allocate_lines') AND compare.once_in(20) LOOP
+	WHILE c.name NOT IN ('purge_shipped', 'allocate_lines', 'allocate_order') AND compare.once_in(20) LOOP
 		c := compare.spoiled(c);
 	END LOOP;
 	RETURN c;

@@ -30,6 +30,10 @@ LANGUAGE sql STABLE AS $$
 			'SELECT string_agg(r::text, '' '' ORDER BY r.ordinality)
 			   FROM %1$I.allocate_lines(($1).lines::text::%1$I.order_line[])
 					WITH ORDINALITY AS r'
+		WHEN 'allocate_order' THEN
+			'SELECT string_agg(r::text, '' '' ORDER BY r.ordinality)
+			   FROM %1$I.allocate_order(($1).orderid, ($1).lines::text::%1$I.order_line[], ($1).mode)
+					WITH ORDINALITY AS r'
 		WHEN 'deallocate' THEN
 			'SELECT %1$I.deallocate(($1).orderid, ($1).sku)'
 		WHEN 'change_batch_quantity' THEN
@@ -128,6 +132,8 @@ BEGIN
 		RETURN QUERY SELECT compare.outcomes_of_allocate(c, answer, events);
 	ELSIF c.name = 'allocate_lines' THEN
 		RETURN QUERY SELECT compare.outcomes_of_lines(c, events);
+	ELSIF c.name = 'allocate_order' THEN
+		RETURN QUERY SELECT compare.outcomes_of_order(c, answer, events);
 	ELSIF c.name = 'deallocate' THEN
 		RETURN NEXT CASE
 			WHEN answer <> 'NULL' THEN 'done'
@@ -373,6 +379,8 @@ LANGUAGE sql STABLE AS $$
 									c.orderid, c.sku, c.qty)
 		WHEN 'allocate_lines' THEN
 			format('SELECT * FROM allocate_lines(%L);', c.lines)
+		WHEN 'allocate_order' THEN
+			format('SELECT * FROM allocate_order(%L, %L, %L);', c.orderid, c.lines, c.mode)
 		WHEN 'deallocate' THEN format('SELECT deallocate(%L, %L);', c.orderid, c.sku)
 		WHEN 'change_batch_quantity' THEN
 			format('SELECT * FROM change_batch_quantity(%L, %L);', c.ref, c.qty)

@@ -66,6 +66,18 @@ SELECT results_eq('SELECT news()', ARRAY[
 	'batch_eta_changed LAMP b2 eta was 2031-03-20', 'promise_changed o1 LAMP 4 b2 eta was 2031-03-20', 'batch_eta_changed LAMP b1 eta infinity',
 	'allocated o7 LAMP 2 b2', 'shipped o7 LAMP 2 b2', 'shipped o1 LAMP 4 b2'], 'with their events');
 SELECT sound('ships');
+SELECT mark();
+SELECT is_answer('{"command": "add_batch", "ref": "b9", "sku": "HOLD", "qty": 10}', '"b9"', 'a batch to hold of');
+SELECT is_answer('{"command": "hold", "orderid": "h1", "sku": "HOLD", "qty": 2, "ttl": "PT15M"}', '"b9"', 'hold: a batch');
+SELECT is_answer('{"command": "hold", "orderid": "h1", "sku": "HOLD", "qty": 2, "ttl": "P1DT1H"}', '"b9"', 'hold again');
+SELECT is_answer('{"command": "hold", "orderid": "h2", "sku": "HOLD", "qty": 20, "ttl": "PT0.5S"}', 'null', 'hold: out of stock');
+SELECT is_answer('{"command": "extend_hold", "orderid": "h1", "ttl": "PT30M"}', '1', 'extend_hold: how many holds');
+SELECT is_answer('{"command": "confirm", "orderid": "h1"}', '1', 'confirm: how many lines');
+SELECT is_answer('{"command": "release", "orderid": "h1"}', '0', 'release: how many lines');
+SELECT results_eq('SELECT news()', ARRAY['batch_created HOLD 10 b9', 'held h1 HOLD 2 b9', 'out_of_stock h2 HOLD 20', 'held h1 HOLD 2 b9 was 2',
+	'confirmed h1 HOLD 2 b9'], 'with their events');
+SELECT results_eq($$SELECT DISTINCT (payload->>'expires_at')::timestamptz - at FROM alloc.events WHERE type = 'held' AND orderid = 'h1' ORDER BY 1$$,
+	ARRAY['15 minutes', '30 minutes']::interval[], 'and their moments');
 ROLLBACK TO SAVEPOINT here;
 SELECT is_empty('SELECT FROM alloc.message', 'messages without an id are not kept');
 SELECT sound('all commands');
@@ -245,6 +257,13 @@ SELECT refused(format('SELECT alloc.handle(%L)', message), state, pattern, what)
 	('a line with an unknown sku', '{"command": "allocate_lines", "message_id": "m10", "lines": [{"orderid": "o9", "sku": "LAMP", "qty": 1}, {"orderid": "o9", "sku": "none", "qty": 1}]}', 'SK001', 'unknown sku "none"'),
 	('an error of the command', '{"command": "allocate", "orderid": "o1", "sku": "LAMP", "qty": 5, "message_id": "m10"}', 'SK003', 'order line ("o1", "LAMP")%'),
 	('an unknown batch', '{"command": "change_batch_quantity", "ref": "none", "qty": 5, "message_id": "m10"}', 'SK002', 'unknown batch "none"'),
+	('hold without a duration', '{"command": "hold", "orderid": "o1", "sku": "LAMP", "qty": 1}', '22004', 'ttl must not be null'),
+	('hold for a number', '{"command": "hold", "orderid": "o1", "sku": "LAMP", "qty": 1, "ttl": 900}', '22023', 'ttl must be a JSON string: 900'),
+	('hold for words', '{"command": "hold", "orderid": "o1", "sku": "LAMP", "qty": 1, "ttl": "15 minutes"}', '22007', 'ttl is not a duration in ISO 8601: "15 minutes"'),
+	('hold for an odd duration', '{"command": "hold", "orderid": "o1", "sku": "LAMP", "qty": 1, "ttl": "P1X"}', '22007', '%interval: "P1X"'),
+	('hold for no time', '{"command": "hold", "orderid": "o1", "sku": "LAMP", "qty": 1, "ttl": "PT0S"}', '22023', 'ttl must be more than 0%'),
+	('hold for an empty duration', '{"command": "hold", "orderid": "o1", "sku": "LAMP", "qty": 1, "ttl": ""}', '22007', 'ttl is not a duration in ISO 8601: ""'),
+	('confirm of a line', '{"command": "confirm", "orderid": "o1", "sku": "LAMP"}', '22023', 'unknown key "sku" of confirm'),
 	('ship without an order', '{"command": "ship", "sku": "LAMP"}', '22004', 'orderid must not be null'),
 	('ship of an order that is null', '{"command": "ship", "orderid": null}', '22004', 'orderid must not be null'),
 	('ship of an empty sku', '{"command": "ship", "orderid": "o1", "sku": ""}', '22023', 'sku must not be empty%'),
@@ -303,6 +322,7 @@ SELECT refused(as_sender(message), '42501', '%function ' || (message->>'command'
 	'{"command": "change_batch_quantity", "ref": "b2", "qty": 1, "message_id": "s1"}',
 	'{"command": "change_batch_eta", "ref": "b2", "eta": null, "message_id": "s1"}',
 	'{"command": "ship", "orderid": "o1", "message_id": "s1"}',
+	'{"command": "allocate_order", "orderid": "o9", "lines": [{"sku": "LAMP", "qty": 1}], "message_id": "s1"}',
 	'{"command": "allocate_lines", "lines": [{"orderid": "o9", "sku": "LAMP", "qty": 1}], "message_id": "s1"}']) AS message;
 GRANT EXECUTE ON FUNCTION alloc.allocate(text, text, bigint), alloc.allocate_lines(alloc.order_line[]) TO regress_sender;
 SELECT lives_ok(as_sender(allocation('s1', 's1')), 'with EXECUTE on both');
@@ -335,9 +355,39 @@ SELECT lives_ok(as_sender(message, path), (message->>'command') || ' with search
 	jsonb_build_object('command', 'change_batch_quantity', 'ref', 'h' || n, 'qty', 1, 'message_id', 'hq' || n),
 	jsonb_build_object('command', 'change_batch_eta', 'ref', 'h' || n, 'eta', '2031-01-02', 'message_id', 'he' || n),
 	jsonb_build_object('command', 'ship', 'orderid', 'h' || n, 'message_id', 'hs' || n),
+	jsonb_build_object('command', 'allocate_order', 'orderid', 'hh', 'lines', '[{"sku": "HAT", "qty": 1}]'::jsonb, 'message_id', 'ho' || n),
 	jsonb_build_object('command', 'allocate_lines', 'lines', '[{"orderid": "h", "sku": "HAT", "qty": 1}]'::jsonb, 'message_id', 'hl' || n)]) AS message;
-SELECT is((SELECT count(*) FROM alloc.message WHERE message_id LIKE 'h%'), 28::bigint, 'all of them are kept');
+SELECT is((SELECT count(*) FROM alloc.message WHERE message_id LIKE 'h%'), 32::bigint, 'all of them are kept');
 SELECT sound('senders');
+ROLLBACK;
+
+-- Whole orders
+
+BEGIN;
+SELECT alloc.add_batch('b1', 'LAMP', 10), alloc.add_batch('b2', 'RUG', 1);
+SELECT mark();
+SELECT is_answer('{"command": "allocate_order", "orderid": "o1", "lines": [{"sku": "LAMP", "qty": 2}, {"orderid": "o1", "sku": "RUG", "qty": 2}, {"orderid": null, "sku": "LAMP", "qty": 1}]}',
+	'[{"sku": "LAMP", "qty": 3, "batchref": null, "status": "not_taken"}, {"sku": "RUG", "qty": 2, "batchref": null, "status": "out_of_stock"}]',
+	'allocate_order without a mode: all or nothing, a row for each sku');
+SELECT is_answer('{"command": "allocate_order", "orderid": "o1", "mode": "partial", "message_id": "m1", "lines": [{"sku": "LAMP", "qty": 2}, {"sku": "RUG", "qty": 2}]}',
+	'[{"sku": "LAMP", "qty": 2, "batchref": "b1", "status": "allocated"}, {"sku": "RUG", "qty": 2, "batchref": null, "status": "out_of_stock"}]',
+	'allocate_order, partial');
+SELECT is_answer('{"command": "allocate_order", "orderid": "o1", "lines": [{"sku": "LAMP", "qty": 2}, {"sku": "RUG", "qty": 2}], "mode": "partial", "message_id": "m1"}',
+	'[{"sku": "LAMP", "qty": 2, "batchref": "b1", "status": "allocated"}, {"sku": "RUG", "qty": 2, "batchref": null, "status": "out_of_stock"}]',
+	'the message again, the same answer');
+SELECT is_answer('{"command": "allocate_order", "orderid": "o2", "mode": null, "lines": []}', '[]', 'allocate_order without lines, its mode null');
+SELECT results_eq('SELECT news()', ARRAY['out_of_stock o1 RUG 2', 'allocated o1 LAMP 2 b1', 'out_of_stock o1 RUG 2'], 'the events are those of the orders, once');
+SELECT refused(format('SELECT alloc.handle(%L)', message), state, pattern, 'allocate_order: ' || what)
+  FROM (VALUES
+	('no order', '{"command": "allocate_order", "lines": []}', '22004', 'orderid must not be null'),
+	('no lines', '{"command": "allocate_order", "orderid": "o3"}', '22004', 'lines must not be null'),
+	('a line of another order', '{"command": "allocate_order", "orderid": "o3", "lines": [{"orderid": "o4", "sku": "LAMP", "qty": 1}]}', '22023', '%"o3"%"o4"'),
+	('an unknown mode', '{"command": "allocate_order", "orderid": "o3", "lines": [], "mode": "some"}', '22023', 'unknown mode "some"'),
+	('a mode that is a number', '{"command": "allocate_order", "orderid": "o3", "lines": [], "mode": 1}', '22023', 'mode must be a JSON string: 1'),
+	('an unknown sku', '{"command": "allocate_order", "orderid": "o3", "lines": [{"sku": "none", "qty": 1}], "message_id": "m2"}', 'SK001', 'unknown sku "none"'),
+	('a quantity of its own', '{"command": "allocate_order", "orderid": "o3", "lines": [], "qty": 1}', '22023', 'unknown key "qty" of allocate_order')
+  ) AS bad (what, message, state, pattern);
+SELECT sound('orders');
 ROLLBACK;
 
 -- Old messages are forgotten

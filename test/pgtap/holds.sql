@@ -216,6 +216,44 @@ SELECT over();
 SELECT results_eq($$SELECT orderid FROM alloc.change_batch_eta('ship', '2031-02-01')$$, ARRAY['o1', 'o2'], 'but not those whose hold is over');
 ROLLBACK;
 
+-- Many lines in one call, whole orders
+
+BEGIN;
+CREATE FUNCTION bulk(lines text) RETURNS SETOF text
+LANGUAGE sql AS $$
+	SELECT concat_ws(' ', l.orderid, l.sku, l.qty, coalesce(l.batchref, 'nowhere'))
+	  FROM alloc.allocate_lines(lines::alloc.order_line[]) l
+$$;
+CREATE FUNCTION whole(orderid text, lines text, mode text) RETURNS SETOF text
+LANGUAGE sql AS $$
+	SELECT concat_ws(' ', o.sku, o.qty, o.batchref, o.status)
+	  FROM alloc.allocate_order(orderid, lines::alloc.order_line[], mode) o
+$$;
+SELECT alloc.add_batch('shop', 'chair', 10), alloc.add_batch('desk', 'desk', 5);
+SELECT alloc.hold('o1', 'chair', 6, '1 hour'), alloc.hold('o2', 'desk', 5, '1 millisecond');
+SELECT over();
+SELECT mark();
+SELECT results_eq($$SELECT bulk('{"(o1,chair,6)","(o2,desk,1)","(o3,chair,4)","(o1,chair,6)","(o4,desk,5)"}')$$,
+	ARRAY['o1 chair 6 shop', 'o2 desk 1 desk', 'o3 chair 4 shop', 'o1 chair 6 shop', 'o4 desk 5 nowhere'], 'allocate_lines(): held lines, and one whose hold is over');
+SELECT results_eq('SELECT news()', ARRAY['hold_expired o2 desk 5 desk', 'confirmed o1 chair 6 shop', 'allocated o2 desk 1 desk', 'allocated o3 chair 4 shop',
+	'out_of_stock o4 desk 5'], 'the hold ends, the other one is confirmed');
+SELECT is_empty('SELECT held()', 'none is held any more');
+SELECT agrees('allocate_lines()');
+SELECT alloc.hold('o5', 'desk', 2, '1 hour');
+SELECT refused($$SELECT bulk('{"(o5,desk,3)"}')$$, 'SK003', '%("o5", "desk")%quantity 2, not 3%', 'a held line with another quantity');
+SELECT refused($$SELECT whole('o5', '{"(,desk,3)"}', 'all')$$, 'SK003', '%("o5", "desk")%quantity 2, not 3%', 'in an order');
+SELECT refused($$SELECT whole('o5', '{"(,desk,3)","(,chair,99)"}', 'all')$$, 'SK003', '%("o5", "desk")%quantity 2, not 3%', 'in an order that is not taken');
+SELECT results_eq($$SELECT whole('o5', '{"(,desk,2)","(,chair,99)"}', 'all')$$, ARRAY['desk 2 not_taken', 'chair 99 out_of_stock'], 'an order that is not taken');
+SELECT results_eq('SELECT held()', ARRAY['o5 desk 2 desk'], 'leaves the line held');
+SELECT results_eq($$SELECT whole('o5', '{"(,desk,2)","(,chair,99)"}', 'partial')$$, ARRAY['desk 2 desk allocated', 'chair 99 out_of_stock'], 'an order in part');
+SELECT is_empty('SELECT held()', 'confirms it');
+SELECT alloc.hold('o6', 'desk', 2, '1 millisecond');
+SELECT over();
+SELECT results_eq($$SELECT whole('o6', '{"(,desk,1)","(,chair,99)"}', 'all')$$, ARRAY['desk 1 not_taken', 'chair 99 out_of_stock'], 'a line whose hold is over is not there, whatever its quantity');
+SELECT results_eq($$SELECT whole('o7', '{"(,desk,1)","(,desk,1)"}', 'all')$$, ARRAY['desk 2 desk allocated'], 'an order takes what is free by the clock');
+SELECT agrees('orders');
+ROLLBACK;
+
 -- A savepoint, a cap, bad input
 
 BEGIN;
@@ -303,6 +341,19 @@ SELECT results_eq('SELECT count(*), bool_and(ended) FROM alloc.hold', 'VALUES (1
 SELECT is(alloc.purge_shipped('infinity'), 0::bigint, 'purge_shipped() counts lines that were shipped');
 SELECT is_empty('SELECT * FROM alloc.hold', 'and forgets holds that have ended');
 SELECT is(alloc.confirm('o7'), 0::bigint, 'so that confirm() does not know of them');
+
+INSERT INTO alloc.hold (batch_id, qty, expires_at, ended, orderid, sku)
+SELECT 1, 1, now() - interval '1 hour' * n, true, 'old ' || n, 'chair' FROM generate_series(165, 171) n;
+SELECT is(alloc.deallocate('o2', 'chair'), 'shop', 'a unit or more');
+SELECT alloc.hold('o10', 'chair', 1, '1 millisecond'), over();
+SELECT alloc.allocate('o8', 'chair', 1000000);
+SELECT results_eq('SELECT orderid FROM alloc.hold WHERE ended ORDER BY expires_at', ARRAY['old 169', 'old 168', 'old 167', 'old 166', 'old 165', 'o10'],
+	'whoever ends a hold forgets up to two that ended a week ago');
+SELECT alloc.hold('o10', 'chair', 1, '1 millisecond'), over();
+SELECT alloc.allocate('o8', 'chair', 1000000);
+SELECT results_eq('SELECT orderid FROM alloc.hold WHERE ended ORDER BY expires_at', ARRAY['old 167', 'old 166', 'old 165', 'o10'],
+	'and none that ended later');
+SELECT alloc.purge_shipped('infinity');
 
 -- Damage
 

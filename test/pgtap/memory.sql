@@ -2,7 +2,7 @@
 -- number of commands.
 
 \ir common.psql
-SELECT plan(11);
+SELECT plan(12);
 
 -- Whoever needs a buffer writes what is in it, of any database, and remembers
 -- the file: that is not the commands' doing.
@@ -80,7 +80,7 @@ CREATE FUNCTION ignore() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NUL
 
 SET alloc.notify = off;
 SELECT alloc.add_batch('m', 'm', 1000000);
-CALL measure('2,000 batches', $$SELECT count(alloc.add_batch('RUN' || n, 'b' || n, 10)) FROM generate_series(1, 2000) n$$);
+CALL measure('2,000 batches', $$SELECT count(alloc.add_batch('RUN' || n, 'bRUN' || n, 10)) FROM generate_series(1, 2000) n$$);
 CALL measure('2,000 lines that come', $$SELECT count(alloc.allocate('RUN' || n, 'm', 2)) FROM generate_series(1, 2000) n$$);
 CALL measure('2,000 lines that come again and go',
 	$$SELECT count(alloc.allocate('RUN' || n, 'm', 2)), count(alloc.deallocate('RUN' || n, 'm')) FROM generate_series(1, 2000) n$$);
@@ -91,6 +91,9 @@ CALL measure('100 calls for 1,000 lines', $$SELECT sell('RUNl', 100)$$);
 CALL measure('100 calls for 1,000 lines in a statement',
 	$$SELECT count(r) FROM generate_series(1, 100) n, alloc.allocate_lines(delivery('RUNs' || n)) AS r$$);
 CALL measure('20 calls for 1,000 lines that fail', 'SELECT fail_lines(20)');
+CALL measure('1,000 orders, of which every other is not taken',
+	$$SELECT count(o) FROM generate_series(1, 1000) n,
+		alloc.allocate_order('RUNo' || n, ARRAY[ROW(NULL, 'm', 1), ROW(NULL, 'bwarm' || n, 1 + n % 2 * 20)]::alloc.order_line[]) AS o$$);
 SELECT sell('end', 110) AS grown \gset
 CALL measure('1,000 errors in exception blocks', 'SELECT fail(1000)');
 CREATE TRIGGER ignore AFTER INSERT OR UPDATE OR DELETE ON alloc.allocation FOR EACH ROW EXECUTE FUNCTION ignore();

@@ -1,6 +1,6 @@
 # No deadlock, whatever single commands come together: 32 clients at random on
-# 8 products, with orders that they share, arrays of lines in any order, whole
-# orders that leave, and quantities and days that change below them.
+# 8 products, with orders that they share, arrays of lines in any order, orders
+# that come and leave as a whole, and quantities and days that change below them.
 #
 #   DEADLOCK_SECONDS=600 test/run tap      the full run; 20 without
 
@@ -67,6 +67,23 @@ SELECT 1 / (lines = ARRAY(
 		SELECT (orderid, sku, qty)::alloc.order_line FROM alloc.allocate_lines(lines)))::int
   FROM basket;
 END
+
+	# Half of them want all or nothing.  Divides by zero if an order is half
+	# there: some of it not taken, though nothing is out of stock.
+	allocate_order => [ 15, <<'END' ],
+\set orderid random(1, 120)
+\set lines random(1, 8)
+\set half random(0, 1)
+WITH line AS MATERIALIZED (
+	SELECT (nullif('order ' || :orderid, 'order ' || :orderid * :half), 'sku ' || sku, 1 + (:orderid + sku) % 5)::alloc.order_line AS line
+	  FROM generate_series(1, 8) AS sku ORDER BY random() LIMIT :lines),
+answer AS MATERIALIZED (
+	SELECT status FROM alloc.allocate_order('order ' || :orderid, ARRAY(SELECT line FROM line),
+		CASE :half WHEN 0 THEN 'all' ELSE 'partial' END))
+SELECT 1 / (count(*) = :lines AND (count(*) FILTER (WHERE status = 'not_taken') = 0
+		OR :half = 0 AND count(*) FILTER (WHERE status = 'out_of_stock') > 0))::int
+  FROM answer;
+END
 	deallocate => [ 35, <<'END' ],
 \set orderid random(1, 120)
 \set sku random(1, 8)
@@ -121,6 +138,7 @@ is(rows("SELECT deadlocks FROM pg_stat_database WHERE datname = 'postgres'"), 0,
 my %least = (
 	allocate => 100,
 	allocate_lines => 50,
+	allocate_order => 50,
 	deallocate => 100,
 	change_batch_quantity => 50,
 	change_batch_eta => 20,

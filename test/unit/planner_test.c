@@ -11,8 +11,8 @@
  *-------------------------------------------------------------------------
  */
 #include "planner.h"
+#include "tap.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,26 +22,13 @@ extern int	__sanitizer_install_malloc_and_free_hooks(void (*on_malloc) (const vo
 													  void (*on_free) (const volatile void *));
 #endif
 
-#define lengthof(array) (sizeof(array) / sizeof((array)[0]))
-
 #define MAX_BATCHES 12
 #define MAX_LINES 24
 #define RANDOM_CASES 20000
 
-static int	tests;
-static int	failures;
 static long allocations;
 
 /* ---- TAP ---- */
-
-static void
-ok(bool holds, const char *expected)
-{
-	tests++;
-	if (!holds)
-		failures++;
-	printf("%sok %d - %s\n", holds ? "" : "not ", tests, expected);
-}
 
 static void
 is(int64_t got, int64_t wanted, const char *expected)
@@ -733,8 +720,7 @@ test_allocates_nothing(void)
 int
 main(void)
 {
-	/* What was printed is not lost when a sanitizer ends the program. */
-	setvbuf(stdout, NULL, _IOLBF, 0);
+	begin_tests();
 	test_book_allocate();
 	test_preference_values();
 	test_preference_is_an_order();
@@ -750,6 +736,5 @@ main(void)
 	test_shed_properties();
 	test_shrink_conserves();
 	test_allocates_nothing();
-	printf("1..%d\n", tests);
-	return failures == 0 ? 0 : 1;
+	return end_tests();
 }

@@ -8,31 +8,17 @@
  *-------------------------------------------------------------------------
  */
 #include "planner.h"
+#include "tap.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define lengthof(array) (sizeof(array) / sizeof((array)[0]))
 
 #define MAX_ROWS 16
 #define MAX_ACTIONS ((size_t) 3 * MAX_ROWS)
 #define RANDOM_CASES 20000
 #define WAREHOUSE -1
 
-static int	tests;
-static int	failures;
-
 /* ---- TAP ---- */
-
-static void
-ok(bool holds, const char *expected)
-{
-	tests++;
-	if (!holds)
-		failures++;
-	printf("%sok %d - %s\n", holds ? "" : "not ", tests, expected);
-}
 
 static void
 is_text(const char *got, const char *wanted, const char *expected)
@@ -506,8 +492,7 @@ test_random(void)
 int
 main(void)
 {
-	/* What was printed is not lost when a sanitizer ends the program. */
-	setvbuf(stdout, NULL, _IOLBF, 0);
+	begin_tests();
 	test_one_batch();
 	test_changes();
 	test_below_shipped();
@@ -515,6 +500,5 @@ main(void)
 	test_refused();
 	test_keys();
 	test_random();
-	printf("1..%d\n", tests);
-	return failures == 0 ? 0 : 1;
+	return end_tests();
 }
