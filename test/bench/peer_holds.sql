@@ -1,6 +1,6 @@
 -- The peer's holds: hold(), confirm(), release(), extend_hold(); and the other
--- commands, queries and views again where holds bear on them.  See peer.sql and
--- peer_ships.sql, which come first.
+-- commands, queries and views again where holds bear on them.  See peer.sql,
+-- peer_ships.sql and peer_orders.sql, which come first.
 --
 -- A hold that is over is ended by whoever needs its units.  A slot says when
 -- that may be worth a look, as in the extension.
@@ -519,6 +519,40 @@ BEGIN
 		END IF;
 		RETURN NEXT;
 	END LOOP;
+END
+$$;
+
+-- place_order_line: says what a sku gets, when its holds that are over have been
+-- ended.
+ALTER FUNCTION alloc_peer.place_order_line(text, alloc_peer.order_fate)
+	RENAME TO place_order_line_now;
+CREATE FUNCTION alloc_peer.place_order_line(p_orderid text, p_fate alloc_peer.order_fate)
+RETURNS alloc_peer.order_fate
+LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM alloc_peer.sweep(p_fate.sku);
+	RETURN alloc_peer.place_order_line_now(p_orderid, p_fate);
+END
+$$;
+
+-- take_order_line: a line that is held is confirmed, or stays so.
+ALTER FUNCTION alloc_peer.take_order_line(text, alloc_peer.order_fate, boolean)
+	RENAME TO take_line_not_held;
+CREATE FUNCTION alloc_peer.take_order_line(p_orderid text, p_fate alloc_peer.order_fate, p_refused boolean)
+RETURNS text
+LANGUAGE plpgsql AS $$
+BEGIN
+	IF p_fate.qty_there = p_fate.qty AND EXISTS (
+		SELECT FROM alloc_peer.allocation
+		 WHERE orderid = p_orderid AND sku = p_fate.sku AND expires_at IS NOT NULL)
+	THEN
+		IF p_refused THEN
+			RETURN 'not_taken';
+		END IF;
+		PERFORM alloc_peer.confirm_line(p_orderid, p_fate.sku);
+		RETURN 'allocated';
+	END IF;
+	RETURN alloc_peer.take_line_not_held(p_orderid, p_fate, p_refused);
 END
 $$;
 

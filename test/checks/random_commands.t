@@ -9,7 +9,7 @@
 #   RANDOM_TIMEOUT   when a turn of 20 commands is given up (default 5min): the
 #                    one that it is at then counts as one that does not end
 #   RANDOM_PEER      the peer's files (default those of test/bench: peer.sql,
-#                    peer_ships.sql, peer_holds.sql, peer_orders.sql): give changed
+#                    peer_ships.sql, peer_orders.sql, peer_holds.sql): give changed
 #                    ones to see that the comparison notices
 #   RANDOM_SELF=1    the peer against itself, without the extension
 set -euo pipefail
@@ -18,7 +18,7 @@ seed=${RANDOM_SEED:-1}
 commands=${RANDOM_COMMANDS:-100000}
 check_every=${RANDOM_CHECK:-1000}
 timeout=${RANDOM_TIMEOUT:-5min}
-peer=(test/bench/peer.sql test/bench/peer_ships.sql test/bench/peer_holds.sql test/bench/peer_orders.sql)
+peer=(test/bench/peer.sql test/bench/peer_ships.sql test/bench/peer_orders.sql test/bench/peer_holds.sql)
 own_peer=("${peer[@]}")
 [ -z "${RANDOM_PEER-}" ] || read -ra peer <<<"$RANDOM_PEER"
 database=random_commands
@@ -99,12 +99,44 @@ expected_outcomes() {
 		500	change_batch_quantity: several lines leave
 		500	change_batch_quantity: several lines taken off
 		200	change_batch_quantity: some stay, some leave
+		20	allocate: a line that was held
+		100	allocate: holds end
+		30	change_batch_eta: holds end
+		100	change_batch_quantity: a line that is held leaves
+		200	change_batch_quantity: holds end
+		100	confirm: a line
+		2	confirm: error 22001
+		2	confirm: error 22004
+		2	confirm: error 22023
+		150	confirm: error SK005
+		300	confirm: nothing
+		5	confirm: several lines
 		10	deallocate: a line that was shipped
 		1000	deallocate: done
 		20	deallocate: error 22001
 		20	deallocate: error 22004
 		20	deallocate: error 22023
 		1000	deallocate: no such line
+		5	deallocate: holds end
+		100	extend_hold: a line
+		2	extend_hold: error 22001
+		2	extend_hold: error 22004
+		10	extend_hold: error 22023
+		150	extend_hold: error SK005
+		300	extend_hold: nothing
+		5	extend_hold: several lines
+		5	hold: a line that was shipped
+		300	hold: by a later batch
+		300	hold: by the first batch
+		15	hold: error 22001
+		15	hold: error 22004
+		30	hold: error 22023
+		2	hold: error 53400
+		10	hold: error SK001
+		200	hold: error SK003
+		10	hold: holds end
+		300	hold: out of stock
+		200	hold: same line again
 		200	change_batch_eta: another day
 		2	change_batch_eta: error 22001
 		1	change_batch_eta: error 22004
@@ -124,6 +156,13 @@ expected_outcomes() {
 		20	purge_shipped: error 22004
 		20	purge_shipped: nothing
 		20	purge_shipped: something
+		100	release: a line
+		2	release: error 22001
+		2	release: error 22004
+		1	release: error 22023
+		20	release: holds end
+		300	release: nothing
+		5	release: several lines
 		100	ship: a line
 		2	ship: an order of one line
 		10	ship: an order of several lines
@@ -157,7 +196,7 @@ prepare() {
 	local file
 	# Few enough holds that some orders want more.
 	export PGOPTIONS="-c client_min_messages=warning -c statement_timeout=$timeout
-		-c alloc.max_holds_per_order=4"
+		-c alloc.max_holds_per_order=2"
 	psql -Xq -v ON_ERROR_STOP=1 -d postgres \
 		-c "CREATE DATABASE $database TEMPLATE template0 ENCODING 'UTF8'"
 	for file in "${peer[@]}"; do

@@ -298,6 +298,35 @@ BEGIN
 END
 $$;
 
+-- end_holds: has both sides end the holds that are over of the skus of an array
+-- of lines: the bulk path may do that for all skus at once, or for more of them.
+-- A batch that becomes smaller needs it.
+CREATE PROCEDURE compare.end_holds(ours name, c compare.command)
+LANGUAGE plpgsql AS $$
+DECLARE
+	batch alloc_peer.batch;
+	side  name;
+BEGIN
+	FOR batch IN
+		SELECT DISTINCT ON (b.sku COLLATE "C") b.*
+		  FROM alloc_peer.batch b
+		  JOIN unnest(c.lines) AS line USING (sku)
+		 WHERE EXISTS (SELECT FROM alloc_peer.slot s
+						WHERE s.sku = b.sku AND s.hold_until <= statement_timestamp())
+		   AND (SELECT sum(p.purchased) FROM alloc_peer.batch p
+				 WHERE p.sku = b.sku) < 9223372036854775807
+		 ORDER BY b.sku COLLATE "C", b.batch_id
+	LOOP
+		FOREACH side IN ARRAY ARRAY[ours, 'alloc_peer'] LOOP
+			EXECUTE format('SELECT %1$I.change_batch_quantity($1, $2 + 1);', side)
+			  USING batch.ref, batch.purchased;
+			EXECUTE format('SELECT %1$I.change_batch_quantity($1, $2);', side)
+			  USING batch.ref, batch.purchased;
+		END LOOP;
+	END LOOP;
+END
+$$;
+
 -- turn: puts the next 20 commands to schema ours and to the peer until they
 -- differ, and compares the tables after each check_every commands and at the
 -- end.  Each turn is a CALL of its own, because time stands still within one:
@@ -319,6 +348,9 @@ BEGIN
 			CALL compare.scatter(ours, n::float / commands);
 		END IF;
 		c := compare.random_command(n::float / commands);
+		CALL compare.end_holds(ours, c);
+		our_events := compare.new_events(ours, our_events.last_id);
+		events := compare.new_events('alloc_peer', events.last_id);
 		undo := compare.once_in(50);
 		taken := CASE c.name
 			WHEN 'change_batch_quantity' THEN compare.taken(c) END;

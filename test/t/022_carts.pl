@@ -259,6 +259,9 @@ cmp_ok(rows('SELECT count(*) FROM look WHERE held > 0'), '>=', 20, 'there were m
 
 # The story of each line.  held again: the same hold, extended, or moved.
 $node->safe_psql('postgres', <<'SQL');
+CREATE TABLE log AS TABLE alloc.event;
+CREATE INDEX ON log (orderid, sku, event_id);
+ANALYZE log, told;
 CREATE TABLE story AS
 SELECT orderid, sku,
        string_agg(CASE type WHEN 'held' THEN CASE WHEN payload ? 'old_qty' THEN 'x' ELSE 'h' END
@@ -275,9 +278,9 @@ SQL
 
 is(rows(<<'END'), '', 'no hold was confirmed that was over, none ended that was not');
 SELECT e.event_id, e.type, e.orderid, e.sku, e.at, before.expires_at
-  FROM alloc.event e
+  FROM log e
  CROSS JOIN LATERAL (
-	SELECT h.expires_at FROM alloc.event h
+	SELECT h.expires_at FROM log h
 	 WHERE h.orderid = e.orderid AND h.sku = e.sku AND h.type = 'held' AND h.event_id < e.event_id
 	 ORDER BY h.event_id DESC LIMIT 1) before
  WHERE e.type = 'confirmed' AND e.at >= before.expires_at
@@ -308,14 +311,14 @@ END
 is(rows(<<'END'), '', 'whoever was told that lines are confirmed finds them in the log');
 SELECT t.*, count(e.event_id)
   FROM told t
-  LEFT JOIN alloc.event e ON e.orderid = t.orderid AND e.type = 'confirmed' AND e.at = t.began
+  LEFT JOIN log e ON e.orderid = t.orderid AND e.type = 'confirmed' AND e.at = t.began
  WHERE t.answer <> 'SK005'
  GROUP BY t.orderid, t.answer, t.began, t.ended
 HAVING count(e.event_id) <> t.answer::bigint LIMIT 5
 END
 is(rows(<<'END'), '', 'and each is there, was shipped, or was taken off by an event');
 SELECT c.orderid, c.sku, s.story
-  FROM alloc.event c
+  FROM log c
   JOIN story s USING (orderid, sku)
   LEFT JOIN alloc.allocation a USING (orderid, sku)
  WHERE c.type = 'confirmed'
