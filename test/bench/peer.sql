@@ -1,7 +1,8 @@
 -- The peer: the contract of add_batch(), allocate(), allocate_lines(),
 -- deallocate() and change_batch_quantity() in plain PL/pgSQL, in schema
 -- alloc_peer.  What comes after, ships and promises, is in peer_ships.sql,
--- whole orders are in peer_orders.sql.
+-- whole orders in peer_orders.sql, holds in peer_holds.sql and
+-- peer_held.sql.
 --
 -- It serves twice.  As the reference: test/checks/random_commands.t runs
 -- random commands against it and against the extension, in lock step.  As

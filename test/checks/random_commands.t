@@ -9,8 +9,9 @@
 #   RANDOM_TIMEOUT   when a turn of 20 commands is given up (default 5min): the
 #                    one that it is at then counts as one that does not end
 #   RANDOM_PEER      the peer's files (default those of test/bench: peer.sql,
-#                    peer_ships.sql, peer_orders.sql, peer_holds.sql): give changed
-#                    ones to see that the comparison notices
+#                    and then peer_ships.sql, peer_orders.sql, peer_holds.sql,
+#                    peer_held.sql): give changed ones to see that the
+#                    comparison notices
 #   RANDOM_SELF=1    the peer against itself, without the extension
 set -euo pipefail
 
@@ -18,7 +19,7 @@ seed=${RANDOM_SEED:-1}
 commands=${RANDOM_COMMANDS:-100000}
 check_every=${RANDOM_CHECK:-1000}
 timeout=${RANDOM_TIMEOUT:-5min}
-peer=(test/bench/peer.sql test/bench/peer_ships.sql test/bench/peer_orders.sql test/bench/peer_holds.sql)
+peer=(test/bench/peer.sql test/bench/peer_{ships,orders,holds,held}.sql)
 own_peer=("${peer[@]}")
 [ -z "${RANDOM_PEER-}" ] || read -ra peer <<<"$RANDOM_PEER"
 database=random_commands
@@ -30,7 +31,7 @@ expected_outcomes() {
 	cat <<-'END'
 		150	add_batch: created
 		50	add_batch: error 22001
-		10	add_batch: error 22003
+		5	add_batch: error 22003
 		20	add_batch: error 22004
 		50	add_batch: error 22023
 		500	add_batch: error 23505
@@ -117,7 +118,7 @@ expected_outcomes() {
 		20	deallocate: error 22004
 		20	deallocate: error 22023
 		1000	deallocate: no such line
-		5	deallocate: holds end
+		1	deallocate: holds end
 		100	extend_hold: a line
 		2	extend_hold: error 22001
 		2	extend_hold: error 22004

@@ -126,10 +126,12 @@ SELECT extend_hold(:orderid, '300 ms');
 \if :fate <= 8
 \if :strict = 1
 BEGIN ISOLATION LEVEL REPEATABLE READ;
-SELECT quote_literal(confirm(:orderid)) AS answer, quote_literal(statement_timestamp()) AS began, quote_literal(clock_timestamp()) AS ended \gset
+SELECT quote_literal(confirm(:orderid)) AS answer, quote_literal(statement_timestamp()) AS began,
+       quote_literal(clock_timestamp()) AS ended \gset
 COMMIT;
 \else
-SELECT quote_literal(confirm(:orderid)) AS answer, quote_literal(statement_timestamp()) AS began, quote_literal(clock_timestamp()) AS ended \gset
+SELECT quote_literal(confirm(:orderid)) AS answer, quote_literal(statement_timestamp()) AS began,
+       quote_literal(clock_timestamp()) AS ended \gset
 \endif
 INSERT INTO told VALUES (:orderid, :answer, :began, :ended);
 \elif :fate <= 10
