@@ -1,7 +1,8 @@
 -- The log as a whole: state folded from it, and the story it tells.
 --
--- These functions run as the extension's owner, because the tables are closed
--- to all others; they do nothing but what their comment says.
+-- replay() reads the tables directly, and checks nothing but EXECUTE.  The
+-- others run as the extension's owner, because the tables are closed to all
+-- others; they do nothing but what their comment says.
 
 CREATE FUNCTION alloc.replay(
 	sku text DEFAULT NULL, upto bigint DEFAULT NULL,

@@ -69,16 +69,20 @@ BEGIN
 			DETAIL = 'There are products, batches or order lines.',
 			HINT = 'repair() makes them equal to the log.';
 	END IF;
-	SELECT * INTO wrong FROM alloc._fold_log(base, NULL, NULL)
-	 WHERE available < 0 OR created = 0 LIMIT 1;
-	IF FOUND OR base IS NULL THEN
+	IF base IS NULL THEN
 		RAISE EXCEPTION USING
 			ERRCODE = 'data_corrupted',
 			MESSAGE = 'the log is not complete',
-			DETAIL = CASE WHEN base IS NULL
-				THEN 'Events were archived, and there is no snapshot.'
-				ELSE format('By it batch "%s" has %s units available, and event %s created it.',
-				            wrong.ref, wrong.available, wrong.created) END;
+			DETAIL = 'Events were archived, and there is no snapshot.';
+	END IF;
+	SELECT * INTO wrong FROM alloc._fold_log(base, NULL, NULL)
+	 WHERE available < 0 OR created = 0 LIMIT 1;
+	IF FOUND THEN
+		RAISE EXCEPTION USING
+			ERRCODE = 'data_corrupted',
+			MESSAGE = 'the log is not complete',
+			DETAIL = format('By it batch "%s" has %s units available, and event %s created it.',
+			                wrong.ref, wrong.available, wrong.created);
 	END IF;
 	-- The log may come from where transactions have other ids.
 	PERFORM alloc._begin_era((SELECT max(xact >> 48) FROM alloc.event));

@@ -13,6 +13,7 @@
 #include "access/genam.h"
 #include "access/tableam.h"
 #include "executor/executor.h"
+#include "nodes/tidbitmap.h"
 #include "parser/parse_relation.h"
 
 #if PG_VERSION_NUM < 150000
@@ -72,9 +73,44 @@ alloc_init_range_table(EState *estate, RangeTblEntry *rte, Bitmapset *updated)
 #if PG_VERSION_NUM >= 180000
 #define alloc_index_beginscan(heap, index, snapshot, nkeys) \
 	index_beginscan(heap, index, snapshot, NULL, nkeys, 0)
+#define alloc_index_beginscan_bitmap(index, snapshot, nkeys) \
+	index_beginscan_bitmap(index, snapshot, NULL, nkeys)
 #else
 #define alloc_index_beginscan(heap, index, snapshot, nkeys) \
 	index_beginscan(heap, index, snapshot, nkeys, 0)
+#define alloc_index_beginscan_bitmap(index, snapshot, nkeys) \
+	index_beginscan_bitmap(index, snapshot, nkeys)
+#endif
+
+/* The blocks of a bitmap: 18 has another iterator, which returns by value. */
+#if PG_VERSION_NUM >= 180000
+typedef TBMPrivateIterator AllocBitmapIterator;
+#define alloc_bitmap_begin(bitmap) tbm_begin_private_iterate(bitmap)
+#define alloc_bitmap_end(blocks) tbm_end_private_iterate(blocks)
+static inline bool
+alloc_bitmap_next(AllocBitmapIterator *blocks, BlockNumber *block)
+{
+	TBMIterateResult result;
+
+	if (!tbm_private_iterate(blocks, &result))
+		return false;
+	*block = result.blockno;
+	return true;
+}
+#else
+typedef TBMIterator AllocBitmapIterator;
+#define alloc_bitmap_begin(bitmap) tbm_begin_iterate(bitmap)
+#define alloc_bitmap_end(blocks) tbm_end_iterate(blocks)
+static inline bool
+alloc_bitmap_next(AllocBitmapIterator *blocks, BlockNumber *block)
+{
+	TBMIterateResult *result = tbm_iterate(blocks);
+
+	if (result == NULL)
+		return false;
+	*block = result->blockno;
+	return true;
+}
 #endif
 
 /* 17 lets an index method keep state between insertions of one command. */

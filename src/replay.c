@@ -23,11 +23,33 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "replay.h"
-#include "utils/builtins.h"
+#include "progress.h"
+#include "store.h"
 #include "utils/memutils.h"
 #include "utils/tuplestore.h"
 
+/* A batch in the order in which the fold has met it. */
+typedef struct AllocReplayBatch
+{
+	AllocBatchTotals totals;
+	int64		eta_from;		/* the event that says what eta is */
+	struct AllocReplayBatch *next;
+} AllocReplayBatch;
+
+/*
+ * A fold of the log.  All of it is in its context, and grows with the number
+ * of batches.
+ */
+typedef struct AllocReplay
+{
+	MemoryContext cxt;
+	struct alloc_replay_hash *by_ref;
+	AllocReplayBatch *first;
+	AllocReplayBatch **last;
+	AllocProgress *progress;	/* to be told, or NULL */
+} AllocReplay;
+
+/* By its reference. */
 typedef struct ReplayEntry
 {
 	const text *ref;
@@ -54,10 +76,14 @@ static uint32 hash_ref(const text *ref);
 PG_FUNCTION_INFO_V1(alloc_replay);
 PG_FUNCTION_INFO_V1(alloc_fold_log);
 
+static AllocReplay *begin_replay(void);
+static int64 required_base(FunctionCallInfo fcinfo, int n);
 static text *optional_sku(FunctionCallInfo fcinfo, int n);
 static int64 optional_upto(FunctionCallInfo fcinfo, int n);
 static int64 base_of(int64 upto);
 static void fold(AllocReplay *replay, const text *sku, int64 base, int64 upto);
+static void take_totals(const AllocBatchTotals *totals, void *arg);
+static void take_fact(const AllocFact *fact, void *arg);
 static AllocReplayBatch *batch_of(AllocReplay *replay, const text *ref,
 								  const text *sku);
 static text *copy_key(const AllocReplay *replay, const text *key);
@@ -65,10 +91,9 @@ static bool is_type(const AllocFact *fact, const char *type, size_t length);
 static void set_eta(AllocReplayBatch *batch, const AllocFact *fact);
 static int64 sum_of(int64 a, int64 b);
 static int64 qty_of(NullableDatum qty, const AllocFact *fact);
-static void return_batches(const AllocReplay *replay, ReturnSetInfo *result,
-						   bool with_created);
+static void return_batches(const AllocReplay *replay, ReturnSetInfo *result);
 static void return_batch(const AllocBatchTotals *totals,
-						 ReturnSetInfo *result, bool with_created);
+						 ReturnSetInfo *result);
 
 /*
  * alloc.replay(sku text DEFAULT NULL, upto bigint DEFAULT NULL)
@@ -86,13 +111,13 @@ alloc_replay(PG_FUNCTION_ARGS)
 {
 	text	   *sku = optional_sku(fcinfo, 0);
 	int64		upto = optional_upto(fcinfo, 1);
-	AllocReplay *replay = alloc_replay_begin();
+	AllocReplay *replay = begin_replay();
 
 	InitMaterializedSRF(fcinfo, 0);
 	alloc_store_begin_query("replay()");
 	fold(replay, sku, base_of(upto), upto);
 	alloc_store_end_query();
-	return_batches(replay, (ReturnSetInfo *) fcinfo->resultinfo, false);
+	return_batches(replay, (ReturnSetInfo *) fcinfo->resultinfo);
 	MemoryContextDelete(replay->cxt);
 	return (Datum) 0;
 }
@@ -103,14 +128,16 @@ alloc_replay(PG_FUNCTION_ARGS)
  * created)
  *		Likewise, from the snapshot of event base (0: from the beginning of the
  *		log), with the event that created each batch; tells its progress.
+ *
+ * Errors: 55000 (base is NULL: see alloc._first_base()), 22023, 22001 (sku).
  */
 Datum
 alloc_fold_log(PG_FUNCTION_ARGS)
 {
-	int64		base = PG_GETARG_INT64(0);
+	int64		base = required_base(fcinfo, 0);
 	int64		upto = optional_upto(fcinfo, 1);
 	text	   *sku = optional_sku(fcinfo, 2);
-	AllocReplay *replay = alloc_replay_begin();
+	AllocReplay *replay = begin_replay();
 	AllocProgress progress = {.what = "events read"};
 
 	InitMaterializedSRF(fcinfo, 0);
@@ -118,9 +145,20 @@ alloc_fold_log(PG_FUNCTION_ARGS)
 	alloc_store_begin_query("fold_log()");
 	fold(replay, sku, base, upto);
 	alloc_store_end_query();
-	return_batches(replay, (ReturnSetInfo *) fcinfo->resultinfo, true);
+	return_batches(replay, (ReturnSetInfo *) fcinfo->resultinfo);
 	MemoryContextDelete(replay->cxt);
 	return (Datum) 0;
+}
+
+static int64
+required_base(FunctionCallInfo fcinfo, int n)
+{
+	if (PG_ARGISNULL(n))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the log cannot be folded"),
+				 errdetail("Events were archived, and there is no snapshot that has them.")));
+	return PG_GETARG_INT64(n);
 }
 
 static text *
@@ -158,16 +196,15 @@ static void
 fold(AllocReplay *replay, const text *sku, int64 base, int64 upto)
 {
 	if (base > 0)
-		alloc_store_read_snapshot(base, sku, alloc_replay_take_totals, replay);
-	alloc_store_read_facts(sku, base, upto, alloc_replay_take_fact, replay);
+		alloc_store_read_snapshot(base, sku, take_totals, replay);
+	alloc_store_read_facts(sku, base, upto, take_fact, replay);
 }
 
 /*
- * alloc_replay_begin
- *		Begins a fold.  It is to be ended by the deletion of its context.
+ * Begins a fold.  It is to be ended by the deletion of its context.
  */
-AllocReplay *
-alloc_replay_begin(void)
+static AllocReplay *
+begin_replay(void)
 {
 	MemoryContext cxt = AllocSetContextCreate(CurrentMemoryContext,
 											  "alloc replay",
@@ -181,11 +218,10 @@ alloc_replay_begin(void)
 }
 
 /*
- * alloc_replay_take_totals
- *		Takes a batch of the snapshot from which the fold begins.
+ * Takes a batch of the snapshot from which the fold begins.
  */
-void
-alloc_replay_take_totals(const AllocBatchTotals *totals, void *arg)
+static void
+take_totals(const AllocBatchTotals *totals, void *arg)
 {
 	AllocReplay *replay = arg;
 	AllocReplayBatch *batch = batch_of(replay, totals->ref, totals->sku);
@@ -200,13 +236,12 @@ alloc_replay_take_totals(const AllocBatchTotals *totals, void *arg)
 #define IS_TYPE(fact, literal) is_type(fact, literal, sizeof(literal) - 1)
 
 /*
- * alloc_replay_take_fact
- *		Takes an event.  The most frequent types come first.
+ * Takes an event.  The most frequent types come first.
  *
  * Raises XX001 when the log contradicts itself.
  */
-void
-alloc_replay_take_fact(const AllocFact *fact, void *arg)
+static void
+take_fact(const AllocFact *fact, void *arg)
 {
 	AllocReplay *replay = arg;
 	AllocReplayBatch *batch;
@@ -325,17 +360,19 @@ qty_of(NullableDatum qty, const AllocFact *fact)
 	return DatumGetInt64(qty.value);
 }
 
+/*
+ * All of it in the order in which it was met.  replay() does not have the last
+ * column.
+ */
 static void
-return_batches(const AllocReplay *replay, ReturnSetInfo *result,
-			   bool with_created)
+return_batches(const AllocReplay *replay, ReturnSetInfo *result)
 {
 	for (AllocReplayBatch *batch = replay->first; batch; batch = batch->next)
-		return_batch(&batch->totals, result, with_created);
+		return_batch(&batch->totals, result);
 }
 
 static void
-return_batch(const AllocBatchTotals *totals, ReturnSetInfo *result,
-			 bool with_created)
+return_batch(const AllocBatchTotals *totals, ReturnSetInfo *result)
 {
 	Datum		values[8];
 	bool		nulls[8] = {0};

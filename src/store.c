@@ -221,7 +221,8 @@ static void
 end(void)
 {
 	for (int i = 0; i < NTABLES; i++)
-		alloc_table_close(&alloc_tables[i]);
+		if (alloc_tables[i].rel != NULL)
+			alloc_table_close(&alloc_tables[i]);
 	PopActiveSnapshot();
 	in_command = false;
 }

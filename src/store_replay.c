@@ -20,8 +20,12 @@
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 
-/* A range of ids with less than this part of the log is read by its key. */
+/*
+ * A range of ids with less than this part of the log is read by its key; with
+ * less than the other one even where one sku is asked for and has an index.
+ */
 #define SMALL_PART 4
+#define TINY_PART 64
 
 /* Which events are wanted, and by whom. */
 typedef struct FactRange
@@ -33,8 +37,8 @@ typedef struct FactRange
 	void	   *arg;
 } FactRange;
 
-static void read_by_index(const FactRange *range, int index, ScanKey keys,
-						  int nkeys);
+static void read_by_key(const FactRange *range);
+static void read_by_sku(const FactRange *range, ScanKey key);
 static void read_whole_log(const FactRange *range);
 static void give_fact(const FactRange *range);
 static void read_fact(AllocFact *fact);
@@ -45,9 +49,9 @@ static int64 newest_id(int table, int index, int64 upto);
  *		Gives all events with ids above after and up to upto, those of a sku
  *		only unless it is NULL, in no order.
  *
- * One sku is read by the index event_sku, where a DBA has made it: each command
- * would pay for it, so the extension does not.  A small part of the log by its key; and most
- * of it as it lies in the table, which is fastest.
+ * A small part of the log is read by its key; one sku by the index event_sku,
+ * if there is one; and most of the log as it lies in the table, which is
+ * fastest.
  */
 void
 alloc_store_read_facts(const text *sku, int64 after, int64 upto,
@@ -56,33 +60,46 @@ alloc_store_read_facts(const text *sku, int64 after, int64 upto,
 	FactRange	range = {sku, after, upto, take, arg};
 	int64		first = alloc_store_archived_to();
 	int64		last = alloc_store_last_event_id();
-	ScanKeyData keys[2];
+	int64		wanted = Min(upto, last) - after;
+	ScanKeyData key;
 
-	if (sku != NULL && alloc_table_has_index(&alloc_tables[EVENT], EVENT_SKU))
-	{
-		alloc_key_text(&keys[0], 1, sku);
-		read_by_index(&range, EVENT_SKU, keys, 1);
-	}
-	else if (Min(upto, last) - after < (last - first) / SMALL_PART)
-	{
-		alloc_key_int8_above(&keys[0], 1, after);
-		alloc_key_int8_up_to(&keys[1], 1, upto);
-		read_by_index(&range, EVENT_PKEY, keys, 2);
-	}
+	if (sku != NULL)
+		alloc_key_text(&key, 1, sku);
+	if (wanted < (last - first) / TINY_PART)
+		read_by_key(&range);
+	else if (sku != NULL && alloc_table_fit_key(&alloc_tables[EVENT], EVENT_SKU,
+												EVENT_C_SKU, &key))
+		read_by_sku(&range, &key);
+	else if (wanted < (last - first) / SMALL_PART)
+		read_by_key(&range);
 	else
 		read_whole_log(&range);
 }
 
 static void
-read_by_index(const FactRange *range, int index, ScanKey keys, int nkeys)
+read_by_key(const FactRange *range)
 {
 	AllocTable *table = &alloc_tables[EVENT];
-	IndexScanDesc scan = alloc_table_scan(table, index, GetActiveSnapshot(),
-										  keys, nkeys);
+	ScanKeyData keys[2];
+	IndexScanDesc scan;
 
+	alloc_key_int8_above(&keys[0], 1, range->after);
+	alloc_key_int8_up_to(&keys[1], 1, range->upto);
+	scan = alloc_table_scan(table, EVENT_PKEY, GetActiveSnapshot(), keys, 2);
 	while (alloc_table_next(table, scan, ForwardScanDirection))
 		give_fact(range);
 	index_endscan(scan);
+}
+
+static void
+read_by_sku(const FactRange *range, ScanKey key)
+{
+	AllocTable *table = &alloc_tables[EVENT];
+	AllocBitmapScan *scan = alloc_table_scan_bitmap(table, EVENT_SKU, key);
+
+	while (alloc_table_next_of_bitmap(table, scan))
+		give_fact(range);
+	alloc_table_end_bitmap(scan);
 }
 
 static void

@@ -27,7 +27,7 @@
 #define MANY_PASSED 3
 
 /* Not each time that a quiet slot is met the others are looked at. */
-#define QUIET_OFFERS 16
+#define QUIET_OFFERS 64
 
 /* The batch for which this session last found no number for a new slot. */
 static int64 full_batch;

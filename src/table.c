@@ -175,14 +175,11 @@ bool
 alloc_table_insert_new(AllocTable *table, int index)
 {
 	bool		conflict = false;
-	List	   *arbiter;
 	List	   *recheck;
 
 	insert_heap_tuple(table);
-	arbiter = list_make1_oid(table->index_ids[table->index_at[index]]);
 	recheck = alloc_insert_index_tuples(table->rri, table->row, table->estate,
-										&conflict, arbiter);
-	list_free(arbiter);
+										&conflict, table->arbiters[index]);
 	if (conflict)
 	{
 		ItemPointerData tid = table->row->tts_tid;
@@ -444,11 +441,10 @@ next_unpruned(AllocTable *table, IndexScanDesc scan, ScanDirection direction)
 		if (found)
 		{
 			tuple->t_tableOid = slot->tts_tableOid = table->relid;
-			ExecStoreBufferHeapTuple(tuple, slot, buffer);
+			ExecStorePinnedBufferHeapTuple(tuple, slot, buffer);
+			return true;
 		}
 		ReleaseBuffer(buffer);
-		if (found)
-			return true;
 		scan->kill_prior_tuple = all_dead && !scan->xactStartedInRecovery;
 	}
 	return false;
@@ -461,9 +457,18 @@ next_unpruned(AllocTable *table, IndexScanDesc scan, ScanDirection direction)
 static void
 insert_heap_tuple(AllocTable *table)
 {
+	TupleTableSlot *row = table->row;
+	HeapTuple	tuple;
+
 	alloc_table_open_all_indexes(table);
 	alloc_table_require_valid(table);
-	simple_table_tuple_insert(table->rel, table->row);
+	/* simple_table_tuple_insert() would leave it to be taken apart again. */
+	tuple = heap_form_tuple(row->tts_tupleDescriptor, row->tts_values,
+							row->tts_isnull);
+	simple_heap_insert(table->rel, tuple);
+	row->tts_tableOid = table->relid;
+	row->tts_tid = tuple->t_self;
+	heap_freetuple(tuple);
 }
 
 static void

@@ -41,6 +41,7 @@ typedef struct AllocTable
 	Oid			sequence_id;
 	Oid		   *index_ids;		/* of every index of the table */
 	int			index_at[ALLOC_MAX_NAMED_INDEXES];	/* named ones in there */
+	List	   *arbiters[ALLOC_MAX_NAMED_INDEXES];	/* each of them alone */
 	EState	   *estate;
 	ResultRelInfo *rri;
 	TupleTableSlot *row;		/* to be written */
@@ -57,7 +58,6 @@ extern void alloc_table_read_only(bool read_only);
 extern void alloc_table_open(AllocTable *table);
 extern Relation alloc_table_open_index(AllocTable *table, int at);
 extern void alloc_table_open_all_indexes(AllocTable *table);
-extern bool alloc_table_has_index(AllocTable *table, int index);
 extern void alloc_table_close(AllocTable *table);
 extern void alloc_table_forget(AllocTable *table);
 extern int64 alloc_table_nextval(AllocTable *table);
@@ -94,6 +94,16 @@ extern IndexScanDesc alloc_table_scan_entries(AllocTable *table, int index,
 extern bool alloc_table_next_entry(IndexScanDesc scan);
 extern int64 alloc_table_entry_int8(IndexScanDesc scan, AttrNumber attno);
 extern bool alloc_table_entry_row(AllocTable *table, IndexScanDesc scan);
+
+typedef struct AllocBitmapScan AllocBitmapScan;
+
+extern bool alloc_table_fit_key(AllocTable *table, int index, int column,
+								ScanKey key);
+extern AllocBitmapScan *alloc_table_scan_bitmap(AllocTable *table, int index,
+												ScanKey key);
+extern bool alloc_table_next_of_bitmap(AllocTable *table,
+									   AllocBitmapScan *scan);
+extern void alloc_table_end_bitmap(AllocBitmapScan *scan);
 
 extern TupleTableSlot *alloc_table_row(AllocTable *table);
 extern void alloc_table_insert(AllocTable *table);

@@ -60,17 +60,17 @@ alloc_table_buffer_row(AllocTable *table)
 {
 	AllocRowBuffer *buffer = table->buffer;
 	TupleTableSlot **row = &buffer->rows[buffer->nrows];
+	TupleDesc	desc = table->row->tts_tupleDescriptor;
+	MemoryContext oldcxt;
 
 	alloc_table_require_valid(table);
+	oldcxt = MemoryContextSwitchTo(buffer->cxt);
 	if (*row == NULL)
-	{
-		MemoryContext oldcxt = MemoryContextSwitchTo(buffer->cxt);
-
-		*row = MakeSingleTupleTableSlot(table->row->tts_tupleDescriptor,
-										&TTSOpsHeapTuple);
-		MemoryContextSwitchTo(oldcxt);
-	}
-	ExecCopySlot(*row, table->row);
+		*row = MakeSingleTupleTableSlot(desc, &TTSOpsHeapTuple);
+	ExecStoreHeapTuple(heap_form_tuple(desc, table->row->tts_values,
+									   table->row->tts_isnull),
+					   *row, true);
+	MemoryContextSwitchTo(oldcxt);
 	ExecClearTuple(table->row);
 	ResetPerTupleExprContext(table->estate);
 	buffer->nrows++;
@@ -126,16 +126,12 @@ static bool
 write_index_entries(AllocTable *table, TupleTableSlot *row)
 {
 	bool		conflict = false;
-	List	   *arbiter = NIL;
 	List	   *recheck;
 	int			index = table->buffer->index;
 
-	if (index >= 0)
-		arbiter = list_make1_oid(table->index_ids[table->index_at[index]]);
 	recheck = alloc_insert_index_tuples(table->rri, row, table->estate,
 										index >= 0 ? &conflict : NULL,
-										arbiter);
-	list_free(arbiter);
+										index >= 0 ? table->arbiters[index] : NIL);
 	if (conflict)
 		return false;
 	alloc_table_after_insert(table, row, recheck);

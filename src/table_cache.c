@@ -23,6 +23,7 @@
 #include "catalog/namespace.h"
 #include "compat.h"
 #include "executor/executor.h"
+#include "storage/lmgr.h"
 #include "table.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -145,27 +146,21 @@ alloc_table_version(const AllocTable *table)
  *
  * Taking the lock may tell of a change to the table, and even of its end
  * (DROP EXTENSION, and then CREATE EXTENSION), so what is cached is looked at
- * after that.
+ * after that, as AcquireExecutorLocks() and its caller do with a saved plan.
  */
 void
 alloc_table_open(AllocTable *table)
 {
 	while (table->rel == NULL)
 	{
-		Relation	rel;
-
 		if (table->cxt == NULL || table->stale)
 			build_cache(table);
-		rel = try_table_open(table->relid, lock_mode);
-		if (rel == NULL)
-			table->stale = true;
-		else if (table->stale)
-			table_close(rel, lock_mode);
+		LockRelationOid(table->relid, lock_mode);
+		if (table->stale)
+			UnlockRelationOid(table->relid, lock_mode);
 		else
-		{
-			table->rel = rel;
-			table->rri->ri_RelationDesc = rel;
-		}
+			table->rel = table_open(table->relid, NoLock);
+		table->rri->ri_RelationDesc = table->rel;
 	}
 }
 
@@ -219,7 +214,8 @@ build_cache(AllocTable *table)
 	InitResultRelInfo(table->rri, table->rel, 1, NULL, 0);
 	/* where the trigger manager looks for it */
 	table->estate->es_opened_result_relations = list_make1(table->rri);
-	table->row = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
+	/* A virtual one would be copied to be written, and then made a tuple. */
+	table->row = MakeSingleTupleTableSlot(desc, &TTSOpsHeapTuple);
 	table->found = MakeSingleTupleTableSlot(desc,
 											table_slot_callbacks(table->rel));
 	build_index_cache(table);
@@ -264,10 +260,14 @@ build_index_cache(AllocTable *table)
 	for (int j = 0; j < ALLOC_MAX_NAMED_INDEXES; j++)
 	{
 		table->index_at[j] = -1;
+		table->arbiters[j] = NIL;
 		for (int i = 0; table->index_names[j] && i < n; i++)
 			if (strcmp(RelationGetRelationName(rri->ri_IndexRelationDescs[i]),
 					   table->index_names[j]) == 0)
+			{
 				table->index_at[j] = i;
+				table->arbiters[j] = list_make1_oid(table->index_ids[i]);
+			}
 		if (table->index_names[j] && table->index_at[j] < 0 &&
 			(table->nrequired == 0 || j < table->nrequired))
 			ereport(ERROR,
@@ -289,17 +289,6 @@ alloc_table_open_index(AllocTable *table, int at)
 	if (*index == NULL)
 		*index = index_open(table->index_ids[at], lock_mode);
 	return *index;
-}
-
-/*
- * alloc_table_has_index
- *		Is an index there that may be missing?
- */
-bool
-alloc_table_has_index(AllocTable *table, int index)
-{
-	alloc_table_open(table);
-	return table->index_at[index] >= 0;
 }
 
 void

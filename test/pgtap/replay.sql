@@ -2,7 +2,7 @@
 -- history_of_order(): the story.
 
 \ir common.psql
-SELECT plan(108);
+SELECT plan(111);
 
 -- differences: between replay() and view batches, of one sku or of all.
 CREATE FUNCTION differences(of_sku text DEFAULT NULL) RETURNS SETOF text
@@ -259,5 +259,12 @@ SELECT is_empty($$SELECT * FROM alloc.replay('unknown')$$, 'an unknown sku has n
 SELECT results_eq($$SELECT event_id FROM alloc.history('LAMP')$$, ARRAY[last_event()], 'history() has what is left of the log');
 SELECT is_empty($$SELECT * FROM alloc.history_of_order('o2')$$, 'and so has history_of_order()');
 SELECT is_empty('SELECT * FROM alloc.check()', 'all is sound');
+BEGIN;
+DELETE FROM alloc.snapshot;
+SELECT is(alloc._first_base(), NULL, 'without a snapshot there is nothing to begin with');
+SELECT throws_ok('SELECT * FROM alloc._fold_log(alloc._first_base(), NULL, NULL)', '55000', NULL, '... and nothing is folded');
+TRUNCATE alloc.product, alloc.batch, alloc.slot, alloc.allocation;
+SELECT throws_ok('SELECT alloc.rebuild()', 'XX001', 'the log is not complete', '... or rebuilt');
+ROLLBACK;
 
 SELECT * FROM finish();
