@@ -64,6 +64,8 @@ static void add_batches(BulkSku *sku, const AllocBatchRow *rows, size_t n);
 static void lock_all_stock(BulkSku *sku);
 static bool lines_may_wait(const AllocBatchRow *batch);
 static bool plan_sku(AllocBulk *bulk, BulkSku *sku);
+static bool is_there(AllocBulk *bulk, const BulkSku *sku, AllocBulkLine *line,
+					 bool *again);
 static bool plan_line(AllocBulkLine *line, BulkSku *sku, AllocPlanBatch *left);
 static void remember_all_before(AllocBulk *bulk, const BulkSku *sku,
 								const AllocBulkLine *line);
@@ -292,13 +294,14 @@ plan_sku(AllocBulk *bulk, BulkSku *sku)
 	AllocPlanBatch *left = palloc_extended(sku->nbatches * sizeof(AllocPlanBatch),
 										   MCXT_ALLOC_HUGE);
 	bool		look_for_lines = bulk->careful;
+	bool		again = false;
 
 	for (size_t i = 0; i < sku->nbatches; i++)
 		left[i] = sku->batches[i].row.plan;
-	for (AllocBulkLine *line = sku->first; line != NULL; line = line->next)
+	for (AllocBulkLine *line = sku->first; line != NULL && !again; line = line->next)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (look_for_lines && alloc_bulk_is_there(bulk, line))
+		if (look_for_lines && is_there(bulk, sku, line, &again))
 			continue;
 		if (plan_line(line, sku, left))
 		{
@@ -310,13 +313,37 @@ plan_sku(AllocBulk *bulk, BulkSku *sku)
 		{
 			look_for_lines = true;
 			remember_all_before(bulk, sku, line);
-			if (alloc_bulk_is_there(bulk, line))
+			if (is_there(bulk, sku, line, &again))
 				continue;
 		}
-		if (alloc_store_line_is_coming(&line->line))
-			return false;
+		again |= alloc_store_line_is_coming(&line->line);
 	}
 	pfree(left);
+	return !again;
+}
+
+/*
+ * Is a line there?  One that is held is locked here, with its product: so those
+ * who need the holds of several skus lock them in the order of skus, and those
+ * who need several of one sku take turns.  *again is set when it has changed.
+ */
+static bool
+is_there(AllocBulk *bulk, const BulkSku *sku, AllocBulkLine *line, bool *again)
+{
+	AllocHoldRow hold;
+
+	if (!alloc_bulk_is_there(bulk, line))
+		return false;
+	if (line->fate != ALLOC_LINE_HELD)
+		return true;
+	/* Where there is nothing to take from, nothing was locked. */
+	if (sku->nbatches == 0)
+	{
+		alloc_store_lock_product(sku->sku);
+		alloc_store_look();
+	}
+	*again |= !alloc_find_hold_of(line->held, &hold) ||
+		!alloc_store_lock_hold(&hold);
 	return true;
 }
 

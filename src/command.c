@@ -329,7 +329,10 @@ take(const AllocLine *line, const AllocOffer *offer, bool *look_for_line)
 	if (offer->slot.waiting)
 		alloc_leave_queue(line);
 	if (held)
+	{
 		alloc_store_insert_hold(line, offer->batch.plan.batch_id);
+		alloc_require_hold_room(line->orderid);
+	}
 	alloc_event_allocated(event_id, line, offer->batch.ref,
 						  &offer->slot.lines);
 	repeats_expected -= repeats_expected > 0;
@@ -416,7 +419,11 @@ deallocate(const text *orderid, const text *sku)
 		if (alloc_is_over(&row.line))
 			alloc_sweep_sku(sku);
 		else if ((ref = alloc_try_free(&row, &nobody_waits)) != NULL)
+		{
+			/* What it was before it was allocated is over now. */
+			alloc_store_forget_end(orderid, sku);
 			return ref;
+		}
 	}
 	return NULL;
 }

@@ -32,6 +32,7 @@ extern text *alloc_try_free(const AllocLineRow *row, bool *nobody_waits);
 
 extern bool alloc_is_over(const AllocLine *line);
 extern bool alloc_confirm_line(const AllocLineRow *row);
+extern void alloc_require_hold_room(const text *orderid);
 extern bool alloc_find_hold_of(const AllocLineRow *row, AllocHoldRow *hold);
 extern void alloc_sweep_sku(const text *sku);
 extern void alloc_sweep_product(const text *sku);

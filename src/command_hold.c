@@ -40,16 +40,15 @@ PG_FUNCTION_INFO_V1(alloc_extend_hold);
 /* Setting alloc.max_holds_per_order; -1: any number. */
 int			alloc_max_holds_per_order;
 
-static void require_room(const AllocLine *line);
 static int64 confirm(const text *orderid);
-static bool confirm_hold(const AllocHoldRow *hold);
 static int64 release(const text *orderid);
 static bool release_line(const text *orderid, const text *sku);
-static void forget_end(const text *orderid, const text *sku);
 static int64 extend(const text *orderid, TimestampTz expires_at);
-static bool extend_one(const AllocHoldRow *hold, TimestampTz expires_at);
+static void extend_hold(const AllocHoldRow *hold, TimestampTz expires_at);
+static size_t lock_holds(const text *orderid, AllocHoldRow **holds);
 static size_t live_holds(const text *orderid, AllocHoldRow **holds);
 static void hold_is_over(const AllocLine *line);
+static bool is_current(const AllocLineRow *row);
 static void get_held_line(const AllocHoldRow *hold, AllocLineRow *row);
 static void sweep_batch(AllocBatchRow *batch);
 
@@ -74,8 +73,6 @@ alloc_hold(PG_FUNCTION_ARGS)
 	line.expires_at = alloc_arg_end(fcinfo, 3, "ttl");
 
 	alloc_command_begin("hold()");
-	if (alloc_max_holds_per_order >= 0)
-		require_room(&line);
 	ref = alloc_place(&line);
 	alloc_command_end();
 	if (ref == NULL)
@@ -167,7 +164,8 @@ alloc_confirm_line(const AllocLineRow *row)
 	AllocBatchRow batch;
 	AllocLineRow confirmed = *row;
 
-	if (!alloc_find_hold_of(row, &hold) || !alloc_store_delete_hold(&hold))
+	if (!is_current(row) || !alloc_find_hold_of(row, &hold) ||
+		!alloc_store_delete_hold(&hold))
 	{
 		alloc_store_look();
 		return false;
@@ -187,13 +185,10 @@ alloc_confirm_line(const AllocLineRow *row)
 bool
 alloc_find_hold_of(const AllocLineRow *row, AllocHoldRow *hold)
 {
-	AllocLineRow now;
-
 	if (alloc_store_find_hold(row->line.orderid, row->line.sku, hold) &&
 		!hold->ended)
 		return true;
-	if (!alloc_store_find_line(row->line.orderid, row->line.sku, &now) ||
-		!ItemPointerEquals(&now.tid, unconstify(ItemPointerData *, &row->tid)))
+	if (!is_current(row))
 		return false;
 	ereport(ERROR,
 			(errcode(ERRCODE_DATA_CORRUPTED),
@@ -201,6 +196,18 @@ alloc_find_hold_of(const AllocLineRow *row, AllocHoldRow *hold)
 					alloc_show(row->line.orderid), alloc_show(row->line.sku)),
 			 errdetail("It says that it is held."),
 			 errhint("check() tells what is wrong, and repair() mends it.")));
+}
+
+/*
+ * Is a line, in what the last look saw, as it was read?
+ */
+static bool
+is_current(const AllocLineRow *row)
+{
+	AllocLineRow now;
+
+	return alloc_store_find_line(row->line.orderid, row->line.sku, &now) &&
+		ItemPointerEquals(&now.tid, unconstify(ItemPointerData *, &row->tid));
 }
 
 /*
@@ -286,33 +293,26 @@ alloc_sweep_product(const text *sku)
 }
 
 /*
- * Raises 53400 when an order that wants another hold has as many as it may
- * have.
+ * alloc_require_hold_room
+ *		Raises 53400 when an order, with a hold that this command has inserted,
+ *		has more of them than it may have.  Those that others are inserting at
+ *		the moment count as well.
  */
-static void
-require_room(const AllocLine *line)
+void
+alloc_require_hold_room(const text *orderid)
 {
-	AllocHoldRow *holds;
-	int			held = 0;
-	size_t		n;
+	int64		holds;
 
-	alloc_store_lock_order(line->orderid);
-	alloc_store_look();
-	n = alloc_store_holds_of_order(line->orderid, &holds);
-	for (size_t i = 0; i < n; i++)
-		if (!holds[i].ended && !alloc_is_over(&holds[i].line))
-		{
-			if (alloc_same_key(holds[i].line.sku, line->sku))
-				return;
-			held++;
-		}
-	if (held >= alloc_max_holds_per_order)
+	if (alloc_max_holds_per_order < 0)
+		return;
+	holds = alloc_store_count_holds(orderid, GetCurrentStatementStartTimestamp());
+	if (holds > alloc_max_holds_per_order)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("order \"%s\" has %d holds, and may not have more",
-						alloc_show(line->orderid), held),
-				 errdetail("The setting alloc.max_holds_per_order is %d.",
-						   alloc_max_holds_per_order),
+				 errmsg("order \"%s\" may not have another hold",
+						alloc_show(orderid)),
+				 errdetail("It has " INT64_FORMAT " of them, and the setting alloc.max_holds_per_order is %d.",
+						   holds - 1, alloc_max_holds_per_order),
 				 errhint("Confirm or release them first.")));
 }
 
@@ -320,30 +320,19 @@ static int64
 confirm(const text *orderid)
 {
 	AllocHoldRow *holds;
-	int64		confirmed = 0;
-	size_t		n;
+	size_t		n = lock_holds(orderid, &holds);
 
-	while ((n = live_holds(orderid, &holds)) > 0)
+	for (size_t i = 0; i < n; i++)
 	{
-		for (size_t i = 0; i < n; i++)
-		{
-			CHECK_FOR_INTERRUPTS();
-			confirmed += confirm_hold(&holds[i]);
-		}
-		alloc_store_look();
+		AllocLineRow row;
+
+		CHECK_FOR_INTERRUPTS();
+		get_held_line(&holds[i], &row);
+		if (!alloc_confirm_line(&row))
+			elog(ERROR, "a hold of order \"%s\" has changed under lock",
+				 alloc_show(orderid));
 	}
-	return confirmed;
-}
-
-static bool
-confirm_hold(const AllocHoldRow *hold)
-{
-	AllocLineRow row;
-
-	if (!alloc_store_lock_hold(hold))
-		return false;
-	get_held_line(hold, &row);
-	return alloc_confirm_line(&row);
+	return (int64) n;
 }
 
 static int64
@@ -359,7 +348,8 @@ release(const text *orderid)
 
 		CHECK_FOR_INTERRUPTS();
 		released += release_line(orderid, sku);
-		forget_end(orderid, sku);
+		alloc_store_look();
+		alloc_store_forget_end(orderid, sku);
 	}
 	return released;
 }
@@ -384,57 +374,73 @@ release_line(const text *orderid, const text *sku)
 	return false;
 }
 
-static void
-forget_end(const text *orderid, const text *sku)
-{
-	AllocHoldRow mark;
-
-	alloc_store_look();
-	if (alloc_store_find_hold(orderid, sku, &mark) && mark.ended)
-		(void) alloc_store_delete_hold(&mark);
-}
-
 static int64
 extend(const text *orderid, TimestampTz expires_at)
 {
 	AllocHoldRow *holds;
-	int64		n;
-	bool		extended;
+	size_t		n = lock_holds(orderid, &holds);
 
-	do
+	for (size_t i = 0; i < n; i++)
 	{
-		n = (int64) live_holds(orderid, &holds);
-		extended = true;
-		for (int64 i = 0; i < n && extended; i++)
-		{
-			CHECK_FOR_INTERRUPTS();
-			if (holds[i].line.expires_at < expires_at)
-				extended = extend_one(&holds[i], expires_at);
-		}
-		if (!extended)
-			alloc_store_look();
-	} while (!extended);
-	return n;
+		CHECK_FOR_INTERRUPTS();
+		if (holds[i].line.expires_at < expires_at)
+			extend_hold(&holds[i], expires_at);
+	}
+	return (int64) n;
 }
 
 /*
  * The slot from which it was taken goes on saying that it may be over at its
  * former end, which is no worse than a look in vain.
  */
-static bool
-extend_one(const AllocHoldRow *hold, TimestampTz expires_at)
+static void
+extend_hold(const AllocHoldRow *hold, TimestampTz expires_at)
 {
 	AllocLineRow row;
 	AllocBatchRow batch;
 
-	if (!alloc_store_extend_hold(hold, expires_at))
-		return false;
 	get_held_line(hold, &row);
+	if (!alloc_store_extend_hold(hold, expires_at))
+		elog(ERROR, "a hold of order \"%s\" has changed under lock",
+			 alloc_show(hold->line.orderid));
 	row.line.expires_at = expires_at;
 	alloc_store_rewrite_line(&row);
 	alloc_store_get_batch(row.batch_id, &batch);
 	alloc_event_extended(&row, batch.ref);
-	return true;
+}
+
+/*
+ * The holds of an order, locked in the order of their skus, which is the order
+ * in which all who need several lock them: where one has changed, it goes on
+ * with that one, and what has come before it is left.
+ */
+static size_t
+lock_holds(const text *orderid, AllocHoldRow **holds)
+{
+	size_t		n = live_holds(orderid, holds);
+	size_t		locked = 0;
+
+	while (locked < n)
+	{
+		const text *sku = (*holds)[locked].line.sku;
+		AllocHoldRow *now;
+		size_t		from = 0;
+
+		CHECK_FOR_INTERRUPTS();
+		if (alloc_store_lock_hold(&(*holds)[locked]))
+		{
+			locked++;
+			continue;
+		}
+		alloc_store_look();
+		n = live_holds(orderid, &now);
+		while (from < n && alloc_compare_keys(now[from].line.sku, sku) < 0)
+			from++;
+		*holds = repalloc_huge(*holds, (locked + n - from + 1) * sizeof(AllocHoldRow));
+		memcpy(*holds + locked, now + from, (n - from) * sizeof(AllocHoldRow));
+		n += locked - from;
+	}
+	return n;
 }
 
 /*

@@ -121,6 +121,7 @@ ship_line(const text *orderid, const text *sku)
 		if (alloc_store_mark_shipped(&line, event_id))
 		{
 			alloc_event_shipped(event_id, &line.line, batch.ref);
+			alloc_store_forget_end(orderid, sku);
 			return true;
 		}
 		alloc_store_undo(&batch, &slot);

@@ -269,7 +269,7 @@ extern size_t alloc_store_due_batches(AllocDue *place, TimestampTz now,
 									  AllocDue *due, size_t max, bool *more);
 extern int64 alloc_store_expired_qty(int64 batch_id, TimestampTz now);
 extern TimestampTz alloc_store_next_expiry(int64 batch_id);
-extern void alloc_store_lock_order(const text *orderid);
+extern int64 alloc_store_count_holds(const text *orderid, TimestampTz now);
 extern void alloc_store_insert_hold(const AllocLine *line, int64 batch_id);
 extern bool alloc_store_end_hold(const AllocHoldRow *hold, TimestampTz now);
 extern bool alloc_store_extend_hold(const AllocHoldRow *hold,
@@ -278,6 +278,7 @@ extern bool alloc_store_move_hold(const AllocHoldRow *hold, int64 batch_id);
 extern bool alloc_store_lock_hold(const AllocHoldRow *hold);
 extern bool alloc_store_try_lock_hold(const AllocHoldRow *hold);
 extern bool alloc_store_delete_hold(const AllocHoldRow *hold);
+extern void alloc_store_forget_end(const text *orderid, const text *sku);
 extern void alloc_store_forget_ended_holds(TimestampTz before, int64 max);
 extern size_t alloc_store_batches_to_sweep(const text *sku,
 										   AllocBatchRow **batches);

@@ -13,10 +13,8 @@
 #include "postgres.h"
 
 #include "argument.h"
-#include "common/hashfn.h"
 #include "common/int.h"
 #include "compat.h"
-#include "storage/lmgr.h"
 #include "store_private.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -168,20 +166,38 @@ alloc_store_next_expiry(int64 batch_id)
 }
 
 /*
- * alloc_store_lock_order
- *		Lets one transaction at a time add holds to an order.  To be followed
- *		by a look.
+ * alloc_store_count_holds
+ *		How many lines of an order are held at a moment, in the newest state,
+ *		uncommitted work of others included.
  */
-void
-alloc_store_lock_order(const text *orderid)
+int64
+alloc_store_count_holds(const text *orderid, TimestampTz now)
 {
 	AllocTable *table = &alloc_tables[HOLD];
+	const text *last = NULL;
+	SnapshotData dirty;
+	ScanKeyData key;
+	IndexScanDesc scan;
+	int64		n = 0;
 
-	alloc_table_open(table);
-	LockDatabaseObject(table->relid,
-					   hash_bytes((const unsigned char *) VARDATA_ANY(orderid),
-								  (int) VARSIZE_ANY_EXHDR(orderid)),
-					   0, ExclusiveLock);
+	InitDirtySnapshot(dirty);
+	alloc_key_text(&key, 1, orderid);
+	scan = alloc_table_scan(table, HOLD_LINE, &dirty, &key, 1);
+	while (alloc_table_next(table, scan, ForwardScanDirection))
+	{
+		const text *sku;
+
+		if (DatumGetBool(alloc_row_get(table, HOLD_C_ENDED)) ||
+			alloc_row_get_time(table, HOLD_C_EXPIRES) <= now)
+			continue;
+		/* Of one that is being changed there are two versions. */
+		sku = DatumGetTextPCopy(alloc_row_get(table, HOLD_C_SKU));
+		if (last == NULL || !alloc_same_key(last, sku))
+			n++;
+		last = sku;
+	}
+	index_endscan(scan);
+	return n;
 }
 
 /*
@@ -267,8 +283,8 @@ alloc_store_lock_hold(const AllocHoldRow *hold)
 {
 	ItemPointerData tid = hold->tid;
 
-	return alloc_store_is_unchanged(alloc_table_lock(&alloc_tables[HOLD],
-													 &tid));
+	return alloc_store_is_unchanged(alloc_table_lock_version(&alloc_tables[HOLD],
+															 &tid));
 }
 
 /*
@@ -295,6 +311,21 @@ alloc_store_delete_hold(const AllocHoldRow *hold)
 
 	return alloc_store_is_unchanged(alloc_table_delete(&alloc_tables[HOLD],
 													   &tid));
+}
+
+/*
+ * alloc_store_forget_end
+ *		Forgets that the hold of a line has ended, unless somebody is at work
+ *		on that.
+ */
+void
+alloc_store_forget_end(const text *orderid, const text *sku)
+{
+	AllocHoldRow mark;
+
+	if (alloc_store_find_hold(orderid, sku, &mark) && mark.ended &&
+		alloc_table_try_lock(&alloc_tables[HOLD], &mark.tid))
+		(void) alloc_store_delete_hold(&mark);
 }
 
 /*

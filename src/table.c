@@ -385,6 +385,28 @@ alloc_table_lock(AllocTable *table, ItemPointer tid)
 }
 
 /*
+ * alloc_table_lock_version
+ *		Likewise, but a row that has changed since the active snapshot is left
+ *		alone, which is TM_Updated or TM_Deleted.
+ */
+TM_Result
+alloc_table_lock_version(AllocTable *table, ItemPointer tid)
+{
+	TM_FailureData failure;
+	TM_Result	result;
+
+	alloc_table_open(table);
+	ExecClearTuple(table->found);
+	result = table_tuple_lock(table->rel, tid, GetActiveSnapshot(),
+							  table->found, GetCurrentCommandId(false),
+							  LockTupleNoKeyExclusive, LockWaitBlock,
+							  TUPLE_LOCK_FLAG_LOCK_UPDATE_IN_PROGRESS,
+							  &failure);
+	ExecClearTuple(table->found);
+	return result;
+}
+
+/*
  * alloc_table_try_lock
  *		Locks the row at tid, which the active snapshot sees, without waiting.
  *

@@ -120,6 +120,7 @@ extern void alloc_table_wait(AllocTable *table, const ItemPointerData *tid,
 							 TransactionId xid);
 extern void alloc_table_leave_queue(AllocTable *table);
 extern TM_Result alloc_table_lock(AllocTable *table, ItemPointer tid);
+extern TM_Result alloc_table_lock_version(AllocTable *table, ItemPointer tid);
 extern bool alloc_table_try_lock(AllocTable *table, ItemPointer tid);
 
 #endif							/* ALLOC_TABLE_H */

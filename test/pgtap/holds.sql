@@ -216,6 +216,22 @@ SELECT over();
 SELECT results_eq($$SELECT orderid FROM alloc.change_batch_eta('ship', '2031-02-01')$$, ARRAY['o1', 'o2'], 'but not those whose hold is over');
 ROLLBACK;
 
+-- A line that ended as a hold, and then came and went as another one
+
+BEGIN;
+SELECT alloc.add_batch('b', 's', 1);
+SELECT alloc.hold('o', 's', 1, '1 millisecond'), over();
+SELECT alloc.allocate('p', 's', 2), alloc.deallocate('p', 's');
+SELECT throws_ok($$SELECT alloc.confirm('o')$$, 'SK005', NULL, 'it has ended');
+SELECT alloc.allocate('o', 's', 1), alloc.deallocate('o', 's');
+SELECT is(alloc.confirm('o'), 0::bigint, 'when it was freed nobody speaks of the hold any more');
+SELECT alloc.hold('o', 's', 1, '1 millisecond'), over();
+SELECT alloc.allocate('p', 's', 2), alloc.allocate('o', 's', 1);
+SELECT is(alloc.ship('o'), 1::bigint, 'nor when it was shipped');
+SELECT alloc.purge_shipped('infinity');
+SELECT is(alloc.confirm('o'), 0::bigint, 'and forgotten');
+ROLLBACK;
+
 -- Many lines in one call, whole orders
 
 BEGIN;
@@ -274,14 +290,16 @@ SET LOCAL alloc.max_holds_per_order = 2;
 SELECT alloc.hold('o', 's1', 1, '1 hour'), alloc.hold('o', 's2', 1, '1 millisecond'), alloc.allocate('o', 's4', 1);
 SELECT over();
 SELECT is(alloc.hold('o', 's3', 1, '1 hour'), 'b3', 'one that is over does not count, nor what is allocated');
-SELECT refused($$SELECT alloc.hold('o', 's2', 1, '1 hour')$$, '53400', '%"o" has 2 holds%', 'a third hold of two');
+SELECT refused($$SELECT alloc.hold('o', 's2', 1, '1 hour')$$, '53400', '%"o" may not have another hold%', 'a third hold of two');
 SELECT is(alloc.hold('o', 's3', 1, '1 hour'), 'b3', 'one of them again is none more');
 SELECT is(alloc.hold('p', 's3', 1, '1 hour'), 'b3', 'another order has its own');
+SELECT is(alloc.hold('o', 's4', 1, '1 hour'), 'b4', 'a line that is allocated is no hold');
+SELECT is(alloc.hold('o', 's2', 100, '1 hour'), NULL, 'nor is one that is out of stock');
 SELECT is(alloc.confirm('o'), 2::bigint, 'SK005 is not raised where the order is to be confirmed')
  WHERE alloc.allocate('o', 's2', 1) IS NOT NULL;
 SELECT is(alloc.hold('o', 's3', 1, '1 hour'), 'b3', 'and can hold again');
 SET LOCAL alloc.max_holds_per_order = 0;
-SELECT refused($$SELECT alloc.hold('q', 's1', 1, '1 hour')$$, '53400', '%"q" has 0 holds%', 'no holds at all');
+SELECT refused($$SELECT alloc.hold('q', 's1', 1, '1 hour')$$, '53400', '%"q" may not have another hold%', 'no holds at all');
 SET LOCAL alloc.max_holds_per_order = -1;
 SELECT is((SELECT count(alloc.hold('q', 's' || n, 1, '1 hour')) FROM generate_series(1, 4) n), 4::bigint, 'any number');
 ROLLBACK;

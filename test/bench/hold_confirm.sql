@@ -1,0 +1,6 @@
+-- A cart that is paid at once: two statements, a transaction each.  See
+-- allocate_direct.sql.
+\set n :n + 1
+\set sku 100000 + random(1, :skus) * :step
+SELECT alloc.hold('order-' || :client_id || '-' || :n, 'SKU-' || :sku, 1, '15 minutes');
+SELECT alloc.confirm('order-' || :client_id || '-' || :n);
