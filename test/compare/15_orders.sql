@@ -42,7 +42,9 @@ BEGIN
 	FOR i IN 1..more LOOP
 		line.orderid := CASE WHEN compare.once_in(2) THEN c.orderid END;
 		line.sku := compare.key('SKU', sku_number);
-		line.qty := compare.random_line_quantity(sku_number);
+		line.qty := CASE WHEN NOT compare.once_in(20)
+						 THEN compare.known_quantity(c.orderid, line.sku) END;
+		line.qty := coalesce(line.qty, compare.random_line_quantity(sku_number));
 		sku_number := compare.random_sku_number();
 		-- A line that is there is in the order, or left out.
 		CONTINUE WHEN EXISTS (SELECT FROM alloc_peer.allocation a

@@ -1,4 +1,4 @@
--- The peer's allocate_order().  See peer.sql, which comes first.
+-- The peer's allocate_order().
 --
 -- It locks the stock of an order in the order of the skus, decides, and then
 -- writes.  Of two identical orders at once the second may fail: the unique
@@ -10,7 +10,7 @@ BEGIN;
 -- What becomes of a sku of an order: the first batch that has enough, or the
 -- line that is there.
 CREATE TYPE alloc_peer.order_fate AS (
-	sku text, qty bigint, batch_id bigint, ref text, qty_there bigint);
+	sku text, qty bigint, batch_id bigint, ref text, qty_there bigint, held boolean);
 
 -- Commands.
 
@@ -27,14 +27,14 @@ DECLARE
 	v_refused boolean;
 BEGIN
 	PERFORM alloc_peer.refuse_order(p_orderid, p_lines, p_mode);
-	SELECT array_agg(ROW(s.sku, s.qty, NULL, NULL, NULL)::alloc_peer.order_fate ORDER BY s.first)
+	SELECT array_agg(ROW(s.sku, s.qty, NULL, NULL, NULL, NULL)::alloc_peer.order_fate ORDER BY s.first)
 	  INTO v_fates
 	  FROM (SELECT l.sku, sum(l.qty)::bigint AS qty, min(l.n) AS first
 			  FROM unnest(p_lines) WITH ORDINALITY AS l (orderid, sku, qty, n)
 			 GROUP BY l.sku) AS s;
 
 	FOR v_n IN
-		SELECT f.n FROM unnest(v_fates) WITH ORDINALITY AS f (sku, qty, batch_id, ref, qty_there, n)
+		SELECT f.n FROM unnest(v_fates) WITH ORDINALITY AS f (sku, qty, batch_id, ref, qty_there, held, n)
 		 ORDER BY f.sku COLLATE "C"
 	LOOP
 		v_fates[v_n] := alloc_peer.place_order_line(p_orderid, v_fates[v_n]);
@@ -53,12 +53,15 @@ $$;
 
 -- What the command is made of.
 
--- place_order_line: says what a sku gets, and locks it.
+-- place_order_line: says what a sku gets, when its holds that are over have been
+-- ended, and locks it.
 CREATE FUNCTION alloc_peer.place_order_line(p_orderid text, p_fate alloc_peer.order_fate)
 RETURNS alloc_peer.order_fate
 LANGUAGE plpgsql AS $$
 BEGIN
-	SELECT a.qty, b.ref INTO p_fate.qty_there, p_fate.ref
+	PERFORM alloc_peer.sweep(p_fate.sku);
+	SELECT a.qty, b.ref, a.expires_at IS NOT NULL
+	  INTO p_fate.qty_there, p_fate.ref, p_fate.held
 	  FROM alloc_peer.allocation a
 	  JOIN alloc_peer.batch b USING (batch_id)
 	 WHERE a.orderid = p_orderid AND a.sku = p_fate.sku;
@@ -86,9 +89,15 @@ BEGIN
 			ERRCODE = 'SK003',
 			MESSAGE = format('order "%s" has sku "%s" with quantity %s',
 							 p_orderid, p_fate.sku, p_fate.qty_there);
+	ELSIF p_fate.held AND p_refused THEN
+		RETURN 'not_taken';
+	ELSIF p_fate.held THEN
+		PERFORM alloc_peer.confirm_line(p_orderid, p_fate.sku);
+		RETURN 'allocated';
 	ELSIF p_fate.qty_there IS NOT NULL THEN
 		RETURN 'allocated';
 	ELSIF p_fate.ref IS NULL THEN
+		PERFORM alloc_peer.refuse_other_waiting(p_orderid, p_fate.sku, p_fate.qty);
 		PERFORM alloc_peer.out_of_stock(p_orderid, p_fate.sku, p_fate.qty);
 		RETURN 'out_of_stock';
 	ELSIF p_refused THEN
@@ -99,6 +108,7 @@ BEGIN
 		VALUES (p_fate.batch_id, nextval('alloc_peer.event_id_seq'), p_fate.qty,
 				p_orderid, p_fate.sku)
 		RETURNING event_id INTO v_event_id;
+	PERFORM alloc_peer.leave_queue(p_orderid, p_fate.sku, p_fate.qty);
 	UPDATE alloc_peer.slot SET available = available - p_fate.qty
 	 WHERE batch_id = p_fate.batch_id AND slot = 0;
 	INSERT INTO alloc_peer.event (event_id, at, type, orderid, sku, qty, batchref)
