@@ -62,7 +62,7 @@ RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'alloc_allocate_order'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION alloc.allocate_order(text, alloc.order_line[], text) IS
-	'allocates the lines of an order, those of one sku added together: every line or none (mode all), or those that can be served (partial); returns a row for each sku with its batch and what became of it: allocated, out_of_stock or not_taken';
+	'allocates the lines of an order, those of one sku added together: every line or none (mode all), or those that can be served (partial), and the others wait for stock (backorder); returns a row for each sku with its batch and what became of it: allocated, out_of_stock, backordered or not_taken';
 
 CREATE FUNCTION alloc.deallocate(orderid text, sku text)
 RETURNS text

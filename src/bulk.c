@@ -59,7 +59,8 @@ typedef struct BulkSku
 static void group_by_sku(AllocBulk *bulk);
 static void add_to_sku(BulkSku *sku, AllocBulkLine *line);
 static int	compare_skus(const void *a, const void *b, void *arg);
-static void lock_stock(BulkSku *sku, bool careful);
+static void lock_stock(const AllocBulk *bulk, BulkSku *sku);
+static void lock_to_wait(BulkSku *sku);
 static void add_batches(BulkSku *sku, const AllocBatchRow *rows, size_t n);
 static void lock_all_stock(BulkSku *sku);
 static bool lines_may_wait(const AllocBatchRow *batch);
@@ -106,7 +107,7 @@ alloc_bulk_plan(AllocBulk *bulk)
 	for (size_t i = 0; i < bulk->nskus; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		lock_stock(bulk->skus[i], bulk->careful);
+		lock_stock(bulk, bulk->skus[i]);
 		if (!plan_sku(bulk, bulk->skus[i]))
 			return false;
 	}
@@ -211,14 +212,18 @@ compare_skus(const void *a, const void *b, void *arg)
  * can serve all of them it does.
  */
 static void
-lock_stock(BulkSku *sku, bool careful)
+lock_stock(const AllocBulk *bulk, BulkSku *sku)
 {
 	AllocOffer *offer = &sku->offer;
 
 	alloc_store_best_offer(sku->sku, sku->least, sku->whole, offer);
 	if (offer->kind == ALLOC_OFFER_NONE)
+	{
+		if (bulk->rest_waits)
+			lock_to_wait(sku);
 		return;
-	if (!careful && offer->kind == ALLOC_OFFER_FREE &&
+	}
+	if (!bulk->careful && offer->kind == ALLOC_OFFER_FREE &&
 		alloc_store_try_lock_slot(&offer->slot))
 	{
 		sku->one_slot = true;
@@ -232,7 +237,11 @@ lock_stock(BulkSku *sku, bool careful)
 	alloc_sweep_sku(sku->sku);
 	alloc_store_best_offer(sku->sku, sku->least, sku->whole, offer);
 	if (offer->kind == ALLOC_OFFER_NONE)
+	{
+		if (bulk->rest_waits)
+			lock_to_wait(sku);
 		return;
+	}
 	if (alloc_store_lock_free_slots(&offer->batch, sku->whole))
 	{
 		add_batches(sku, &offer->batch, 1);
@@ -241,6 +250,17 @@ lock_stock(BulkSku *sku, bool careful)
 	}
 	else
 		lock_all_stock(sku);
+}
+
+/*
+ * For a line that no batch can serve: while it is put into the queue nobody
+ * may free units.
+ */
+static void
+lock_to_wait(BulkSku *sku)
+{
+	alloc_sweep_sku(sku->sku);
+	lock_all_stock(sku);
 }
 
 static void
@@ -317,6 +337,9 @@ plan_sku(AllocBulk *bulk, BulkSku *sku)
 				continue;
 		}
 		again |= alloc_store_line_is_coming(&line->line);
+		/* Whoever decides with an older snapshot is to meet that. */
+		if (bulk->rest_waits)
+			(void) alloc_store_renew_product(sku->sku);
 	}
 	pfree(left);
 	return !again;
@@ -467,7 +490,13 @@ write_line(const AllocBulk *bulk, AllocBulkLine *line)
 			if (!alloc_store_product_exists(line->line.sku))
 				alloc_unknown_sku(line->line.sku);
 			alloc_require_not_waiting_otherwise(&line->line);
-			alloc_event_out_of_stock(&line->line);
+			if (!bulk->rest_waits)
+				alloc_event_out_of_stock(&line->line);
+			else
+			{
+				alloc_wait_for_stock(&line->line);
+				line->fate = ALLOC_LINE_WAITS;
+			}
 			break;
 		case ALLOC_LINE_PLACED:
 			if (line->batch->waiting && !alloc_leave_queue_now(&line->line))
@@ -483,6 +512,7 @@ write_line(const AllocBulk *bulk, AllocBulkLine *line)
 			chain->merged = NULL;
 			break;
 		case ALLOC_LINE_NOT_TAKEN:
+		case ALLOC_LINE_WAITS:
 			break;
 	}
 	return true;
@@ -502,6 +532,7 @@ is_wrong(const AllocBulkLine *line)
 		case ALLOC_LINE_PLACED:
 			return line->batch->waiting && alloc_waits_otherwise(&line->line);
 		case ALLOC_LINE_NOT_TAKEN:
+		case ALLOC_LINE_WAITS:
 			break;
 	}
 	return false;
@@ -509,7 +540,8 @@ is_wrong(const AllocBulkLine *line)
 
 /*
  * Takes from the slots what the lines got.  A batch whose slots were waited
- * for is spread over more of them.
+ * for is spread over more of them; one that nothing was taken from says that
+ * lines wait, if they do.
  */
 static void
 write_slots(BulkSku *sku)
@@ -520,7 +552,11 @@ write_slots(BulkSku *sku)
 		const BulkBatch *batch = &sku->batches[i];
 
 		if (batch->taken == 0)
+		{
+			if (sku->first->fate == ALLOC_LINE_WAITS)
+				alloc_store_mark_waiting(&batch->row);
 			continue;
+		}
 		if (!sku->one_slot)
 			alloc_store_take_from_all(&batch->row, batch->taken,
 									  batch->chain.newest);

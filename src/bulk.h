@@ -19,7 +19,8 @@ typedef enum AllocLineFate
 	ALLOC_LINE_PLACED,
 	ALLOC_LINE_THERE,			/* before this call, or earlier in it */
 	ALLOC_LINE_HELD,			/* likewise, to be confirmed */
-	ALLOC_LINE_NOT_TAKEN		/* could be served, but the call gave up */
+	ALLOC_LINE_NOT_TAKEN,		/* could be served, but the call gave up */
+	ALLOC_LINE_WAITS			/* not served, and waits for stock */
 } AllocLineFate;
 
 /* A line, and what becomes of it. */
@@ -34,7 +35,7 @@ typedef struct AllocBulkLine
 	AllocLineRow *held;			/* one that is held */
 } AllocBulkLine;
 
-/* The lines: the caller sets lines, nlines and careful. */
+/* The lines: the caller sets lines, nlines, careful and rest_waits. */
 typedef struct AllocBulk
 {
 	AllocBulkLine *lines;
@@ -42,6 +43,7 @@ typedef struct AllocBulk
 	struct BulkSku **skus;		/* in the order of their bytes */
 	size_t		nskus;
 	bool		careful;		/* look for each line before it is placed */
+	bool		rest_waits;		/* lines that cannot be served wait */
 	HTAB	   *placed;			/* lines by key, where they are looked for */
 } AllocBulk;
 

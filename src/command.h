@@ -55,7 +55,7 @@ extern void alloc_serve_from_new(const text *ref, const text *sku);
 extern void alloc_give_and_serve(AllocBatchRow *batch, int64 qty);
 extern bool alloc_serve_waiting(AllocBatchRow *batch, AllocChain *chain);
 extern bool alloc_mark_slots(AllocBatchRow *batch, bool waiting);
-extern const text *alloc_backorder_line(const AllocLine *line);
+extern void alloc_wait_for_stock(const AllocLine *line);
 extern void alloc_queue_line(const AllocLine *line);
 extern void alloc_leave_queue(const AllocLine *line);
 extern bool alloc_leave_queue_now(const AllocLine *line);

@@ -42,10 +42,6 @@ static bool serve_line(const AllocWaitingRow *row, const AllocBatchRow *batch,
 static bool settle_served(const AllocWaitingRow *row);
 static void require_same_waiting_qty(const AllocLine *line,
 									 const AllocWaitingRow *row);
-static size_t lock_stock(const text *sku, AllocBatchRow **batches);
-static ptrdiff_t find_place(const AllocBatchRow *batches, size_t n,
-							int64 qty);
-static void place_line(const AllocLine *line, const AllocBatchRow *batch);
 
 /*
  * alloc.cancel_backorder(orderid text, sku text) returns boolean
@@ -410,91 +406,18 @@ require_same_waiting_qty(const AllocLine *line, const AllocWaitingRow *row)
 /* ---- a line begins to wait ---- */
 
 /*
- * alloc_backorder_line
- *		Gives a line the best batch and returns its reference; or it waits,
- *		which is NULL.
- *
- * The same line again: its batch, or NULL, and no event.  Nothing of the sku
- * is locked.  Raises SK001, SK003 and 40001.
+ * alloc_wait_for_stock
+ *		A line that no batch can serve waits, if it does not already, with this
+ *		quantity.  The product was renewed and all slots of the sku are locked,
+ *		and still to be marked.
  */
-const text *
-alloc_backorder_line(const AllocLine *line)
+void
+alloc_wait_for_stock(const AllocLine *line)
 {
-	AllocBatchRow *batches;
-	AllocBatchRow batch;
-	AllocLineRow there;
-	AllocWaitingRow waiting;
-	ptrdiff_t	place;
-	size_t		n;
+	AllocWaitingRow row;
 
-	if (!alloc_store_renew_product(line->sku))
-		alloc_unknown_sku(line->sku);
-	n = lock_stock(line->sku, &batches);
-	if (alloc_store_find_line(line->orderid, line->sku, &there))
-	{
-		alloc_require_same_qty(line, there.line.qty);
-		alloc_store_get_batch(there.batch_id, &batch);
-		return batch.ref;
-	}
-	if (alloc_store_settle_waiting(line, &waiting))
-	{
-		require_same_waiting_qty(line, &waiting);
-		return NULL;
-	}
-	place = find_place(batches, n, line->qty);
-	if (place != ALLOC_NO_BATCH)
-	{
-		place_line(line, &batches[place]);
-		return batches[place].ref;
-	}
-	alloc_queue_line(line);
-	for (size_t i = 0; i < n; i++)
-		alloc_store_mark_waiting(&batches[i]);
-	return NULL;
-}
-
-/*
- * All slots of a sku whose product was renewed.
- */
-static size_t
-lock_stock(const text *sku, AllocBatchRow **batches)
-{
-	size_t		n;
-
-	alloc_store_look();
-	n = alloc_store_batches(sku, batches);
-	for (size_t i = 0; i < n; i++)
-		alloc_store_lock_slots(&(*batches)[i]);
-	return n;
-}
-
-/*
- * Which of the batches, in order of preference, serves a line.
- */
-static ptrdiff_t
-find_place(const AllocBatchRow *batches, size_t n, int64 qty)
-{
-	AllocPlanBatch *plans = palloc_extended(n * sizeof(AllocPlanBatch),
-											MCXT_ALLOC_HUGE);
-	ptrdiff_t	place;
-
-	for (size_t i = 0; i < n; i++)
-		plans[i] = batches[i].plan;
-	place = alloc_plan_line(plans, n, qty);
-	pfree(plans);
-	return place;
-}
-
-static void
-place_line(const AllocLine *line, const AllocBatchRow *batch)
-{
-	int64		event_id = alloc_store_next_event_id();
-
-	if (!alloc_store_insert_line(line, batch->plan.batch_id, event_id))
-		elog(ERROR, "a line of batch \"%s\" has come under lock",
-			 alloc_show(batch->ref));
-	alloc_event_allocated(event_id, line, batch->ref, &batch->slots[0].lines);
-	alloc_store_take_from_all(batch, line->qty, event_id);
+	if (!alloc_store_find_waiting(line->orderid, line->sku, &row))
+		alloc_queue_line(line);
 }
 
 /*

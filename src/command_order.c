@@ -33,6 +33,7 @@ typedef enum OrderMode
 {
 	ORDER_ALL,					/* it gets nothing */
 	ORDER_PARTIAL,				/* it gets the others */
+	ORDER_BACKORDER,			/* likewise, and these wait */
 	ORDER_NMODES
 } OrderMode;
 
@@ -60,19 +61,20 @@ static const char *status_of(const AllocBulkLine *line);
 
 static const OrderModeEntry modes[ORDER_NMODES] = {
 	[ORDER_ALL] = {"all", serve_all},
-	[ORDER_PARTIAL] = {"partial", alloc_bulk_allocate}
+	[ORDER_PARTIAL] = {"partial", alloc_bulk_allocate},
+	[ORDER_BACKORDER] = {"backorder", alloc_bulk_allocate}
 };
 
 /*
  * alloc.allocate_order(orderid text, lines alloc.order_line[],
  * mode text DEFAULT 'all') returns setof (sku, qty, batchref, status)
  *		Gives the lines of an order the best batches, all of them or none
- *		('all'), or those that can be served ('partial').  A row for each sku,
- *		in the order in which they first appear: 'allocated', 'out_of_stock',
- *		or 'not_taken': there was stock, or the line is held, but the order is
- *		not taken.
+ *		('all'), or those that can be served ('partial'), and the rest waits
+ *		('backorder').  A row for each sku, in the order in which they first
+ *		appear: 'allocated', 'out_of_stock', 'backordered', or 'not_taken':
+ *		there was stock, or the line is held, but the order is not taken.
  *
- * The same order again: the same batches, and no event.  Errors: those of
+ * The same order again: the same batches, or it waits, and no event.  Errors: those of
  * allocate(); 22004, too, when lines, one of them or mode is NULL; 22023 when a
  * line is of another order or there is no such mode; 22003 (the quantities of a
  * sku pass 2^63-1).  Source: DESIGN section 2.
@@ -92,6 +94,7 @@ alloc_allocate_order(PG_FUNCTION_ARGS)
 	oldcxt = MemoryContextSwitchTo(lines_cxt);
 	alloc_bulk_read(&bulk, fcinfo, 1, orderid);
 	add_up_skus(&bulk);
+	bulk.rest_waits = mode == ORDER_BACKORDER;
 	alloc_bulk_run(&bulk, "allocate_order()", modes[mode].serve);
 	return_order(&bulk, (ReturnSetInfo *) fcinfo->resultinfo);
 	alloc_handler_run_noted();
@@ -228,6 +231,8 @@ status_of(const AllocBulkLine *line)
 			return "out_of_stock";
 		case ALLOC_LINE_NOT_TAKEN:
 			return "not_taken";
+		case ALLOC_LINE_WAITS:
+			return "backordered";
 	}
 	return NULL;
 }

@@ -36,6 +36,7 @@ static const char *const kind_names[] = {
 };
 
 static bool give_event(const char *type, AllocEventTaker take, void *arg);
+static int64 last_event_id(void);
 static void set_reader_keys(ScanKey keys, AllocReaderKind kind,
 							const text *name);
 static bool find_position(int64 consumer_id, AllocReader *reader);
@@ -244,7 +245,25 @@ alloc_store_next_batch(AllocReader *reader)
 
 	see_now(&now);
 	return alloc_position_begin_batch(&reader->position, &now, mark,
-									  alloc_store_last_event_id());
+									  last_event_id());
+}
+
+/*
+ * The last event that there may be in a batch.  In the middle of a restore the
+ * log is there before its sequence has been set.
+ */
+static int64
+last_event_id(void)
+{
+	AllocTable *table = &alloc_tables[EVENT];
+	IndexScanDesc scan = alloc_table_scan(table, EVENT_PKEY,
+										  GetActiveSnapshot(), NULL, 0);
+	int64		last = alloc_store_last_event_id();
+
+	if (alloc_table_next(table, scan, BackwardScanDirection))
+		last = Max(last, DatumGetInt64(alloc_row_get(table, EVENT_C_ID)));
+	index_endscan(scan);
+	return last;
 }
 
 /*

@@ -238,7 +238,7 @@ EXCEPTION WHEN OTHERS THEN
 	RETURN hint;
 END
 $$;
-SELECT is(hint_of(call($$'{}'$$, 'o', 'some')), 'Modes are all, partial.', 'the hint names the modes');
+SELECT is(hint_of(call($$'{}'$$, 'o', 'some')), 'Modes are all, partial, backorder.', 'the hint names the modes');
 SELECT is(hint_of(call($$ARRAY[('p', 'lamp', 1)]::alloc.order_line[]$$)), 'The orderid of a line is that of its order, or null.',
 	'the hint says what the order of a line may be');
 SELECT throws_ok('SET LOCAL transaction_read_only = on; ' || call($$'{}'$$), '25006', NULL, 'in a read-only transaction, though there is no line');

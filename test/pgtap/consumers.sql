@@ -2,7 +2,7 @@
 -- what it fetched when its transaction commits.
 
 \ir common.psql
-SELECT plan(160);
+SELECT plan(162);
 
 -- given: the ids of the next events for a consumer, in the order given.
 CREATE FUNCTION given(consumer text, max_events int DEFAULT 1000) RETURNS bigint[]
@@ -384,5 +384,14 @@ SELECT alloc.create_consumer('whole log', 'beginning');
 SELECT is(given('whole log', 1000000), logged(0), 'the whole log in one fetch');
 SELECT given('all', 1000000) AS rest \gset
 SELECT is(pending('all'), 0::bigint, 'and nothing is pending');
+
+-- In the middle of a restore: the log is there, its sequence not yet set
+
+SELECT last_value AS last_value FROM alloc.event_id_seq \gset
+SELECT alloc.create_consumer('restored', 'beginning');
+SELECT setval('alloc.event_id_seq', 1, false) AS unset \gset
+SELECT is(given('restored', 1000000), logged(0), 'the log is given, whatever the sequence says');
+SELECT setval('alloc.event_id_seq', :last_value) AS set \gset
+SELECT is(pending('restored'), 0::bigint, 'and nothing is pending when it is set');
 SELECT sound('consumers');
 SELECT * FROM finish();
