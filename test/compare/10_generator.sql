@@ -452,7 +452,7 @@ DECLARE
 BEGIN
 	CASE
 		WHEN roll <= 100 THEN c := compare.random_add_batch(least(sku_number, 32), progress);
-		WHEN roll <= 525 THEN c := compare.random_allocate(sku_number);
+		WHEN roll <= 505 THEN c := compare.random_allocate(sku_number);
 		WHEN roll <= 545 THEN c := compare.random_order(sku_number);
 		WHEN roll <= 570 THEN c := compare.random_allocate_lines(sku_number);
 		WHEN roll <= 710 THEN c := compare.random_line_command('deallocate', sku_number, progress);

@@ -337,7 +337,7 @@ $$;
 
 -- end_holds: has both sides end the holds that are over of the skus of an array
 -- of lines: the bulk path may do that for all skus at once, or for more of them.
--- Who wants more than there is needs it.
+-- Who wants all that there can be of a sku needs it; nobody keeps it.
 CREATE PROCEDURE compare.end_holds(ours name, c compare.command)
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -349,13 +349,12 @@ BEGIN
 		  FROM unnest(c.lines) AS line
 		  JOIN alloc_peer.slot s USING (sku)
 		 WHERE s.hold_until <= statement_timestamp()
-		   AND (SELECT sum(b.purchased) FROM alloc_peer.batch b
-				 WHERE b.sku = line.sku) < 9223372036854775807
 		 ORDER BY 1
 	LOOP
 		FOREACH side IN ARRAY ARRAY[ours, 'alloc_peer'] LOOP
 			EXECUTE format('SELECT %I.allocate(''nobody'', $1, 9223372036854775807)', side)
 			  USING sku;
+			EXECUTE format('SELECT %I.deallocate(''nobody'', $1)', side) USING sku;
 		END LOOP;
 	END LOOP;
 END
