@@ -331,6 +331,8 @@ LANGUAGE sql VOLATILE AS $$
 				ELSE compare.dice(2) * interval '1 hour' END
 $$;
 
+-- random_hold: often of a few units, which are there though lines wait for more,
+-- and for one of few orders, so that these have several.
 CREATE FUNCTION compare.random_hold(sku_number bigint)
 RETURNS compare.command
 LANGUAGE plpgsql VOLATILE AS $$
@@ -339,6 +341,10 @@ DECLARE
 BEGIN
 	c.name := 'hold';
 	c.ttl := compare.random_ttl();
+	IF compare.once_in(2) THEN
+		c.orderid := compare.key('order', 400 + compare.dice(20));
+		c.qty := coalesce(compare.known_quantity(c.orderid, c.sku), compare.dice(2));
+	END IF;
 	RETURN c;
 END
 $$;
@@ -353,8 +359,9 @@ DECLARE
 	holder text;
 BEGIN
 	c.name := (ARRAY['confirm', 'release', 'extend_hold'])[compare.dice(3)];
-	c.orderid := compare.random_orderid(sku_number);
-	IF NOT compare.once_in(5) THEN
+	c.orderid := CASE WHEN compare.once_in(2) THEN compare.random_orderid(sku_number)
+					  ELSE compare.key('order', 400 + compare.dice(20)) END;
+	IF NOT compare.once_in(3) THEN
 		SELECT orderid INTO holder FROM alloc_peer.hold
 		 WHERE sku = compare.key('SKU', sku_number)
 		 ORDER BY md5(orderid || c.orderid), orderid COLLATE "C" LIMIT 1;
@@ -447,7 +454,7 @@ CREATE FUNCTION compare.random_command(progress float) RETURNS compare.command
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
 	sku_number bigint := compare.random_sku_number();
-	roll int := compare.dice(1130);
+	roll int := compare.dice(1210);
 	c compare.command;
 BEGIN
 	CASE
@@ -461,7 +468,7 @@ BEGIN
 		WHEN roll <= 757 THEN c := compare.random_change_eta(sku_number, progress);
 		WHEN roll <= 787 THEN c := compare.random_query(sku_number);
 		WHEN roll <= 802 THEN c := compare.random_cancel(sku_number);
-		WHEN roll > 1065 THEN c := compare.random_order_command(sku_number);
+		WHEN roll > 1130 THEN c := compare.random_order_command(sku_number);
 		WHEN roll > 1000 THEN c := compare.random_hold(sku_number);
 		ELSE c := compare.random_change(sku_number, progress);
 	END CASE;

@@ -32,13 +32,17 @@ BEGIN
 	c.mode := (ARRAY['all', 'partial', 'backorder'])[compare.dice(3)];
 	c.lines := '{}';
 	FOR line IN
-		SELECT CASE WHEN compare.once_in(2) THEN c.orderid END, sku,
-			   CASE WHEN compare.once_in(60) THEN qty + 1 ELSE qty END
+		SELECT NULL, sku, qty
 		  FROM (SELECT event_id, orderid, sku, qty FROM alloc_peer.allocation
 				UNION ALL
 				SELECT event_id, orderid, sku, qty FROM alloc_peer.backorder) AS known
-		 WHERE orderid = c.orderid AND NOT compare.once_in(5) ORDER BY event_id
+		 WHERE orderid = c.orderid ORDER BY event_id
 	LOOP
+		CONTINUE WHEN compare.once_in(5);
+		line.orderid := CASE WHEN compare.once_in(2) THEN c.orderid END;
+		IF compare.once_in(60) THEN
+			line.qty := least(line.qty, 9223372036854775806) + 1;
+		END IF;
 		c.lines := c.lines || compare.split_line(line);
 	END LOOP;
 	FOR i IN 1..more LOOP
