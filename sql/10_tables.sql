@@ -113,7 +113,8 @@ CREATE TABLE alloc.hold (
 	expires_at timestamptz NOT NULL,
 	ended      boolean NOT NULL DEFAULT false,
 	orderid    text NOT NULL,
-	sku        text NOT NULL
+	sku        text NOT NULL,
+	batchref   text NOT NULL
 ) USING heap;
 CREATE UNIQUE INDEX hold_line
 	ON alloc.hold (orderid text_pattern_ops, sku text_pattern_ops);

@@ -214,8 +214,9 @@ LANGUAGE sql STABLE PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_temp
 AS $$
 	WITH line AS (
-		SELECT a.orderid, a.sku, a.qty, a.batch_id, a.expires_at
+		SELECT a.orderid, a.sku, a.qty, a.batch_id, a.expires_at, b.ref
 		  FROM alloc.allocation a
+		  LEFT JOIN alloc.batch b USING (batch_id)
 		 WHERE a.expires_at IS NOT NULL AND a.shipped_at IS NULL),
 	live AS (
 		SELECT h.* FROM alloc.hold h WHERE NOT h.ended),
@@ -229,8 +230,8 @@ AS $$
 		  FULL JOIN live h
 		    ON h.orderid COLLATE "C" = l.orderid COLLATE "C"
 		   AND h.sku COLLATE "C" = l.sku COLLATE "C"
-		 WHERE (l.orderid, l.qty, l.batch_id, l.expires_at) IS DISTINCT FROM
-		       (h.orderid, h.qty, h.batch_id, h.expires_at))
+		 WHERE (l.orderid, l.qty, l.batch_id, l.expires_at, l.ref) IS DISTINCT FROM
+		       (h.orderid, h.qty, h.batch_id, h.expires_at, h.batchref))
 	SELECT CASE WHEN w.no_line THEN 'hold_unknown'
 	            WHEN w.no_hold THEN 'hold_missing'
 	            ELSE 'hold_differs' END,

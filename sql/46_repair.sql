@@ -100,9 +100,10 @@ BEGIN
 	  FROM alloc._log_lines(base, NULL, NULL) l
 	  JOIN alloc.batch b ON b.ref = l.batchref;
 	GET DIAGNOSTICS lines = ROW_COUNT;
-	INSERT INTO alloc.hold (batch_id, qty, expires_at, orderid, sku)
-	SELECT a.batch_id, a.qty, a.expires_at, a.orderid, a.sku
+	INSERT INTO alloc.hold (batch_id, qty, expires_at, orderid, sku, batchref)
+	SELECT a.batch_id, a.qty, a.expires_at, a.orderid, a.sku, b.ref
 	  FROM alloc.allocation a
+	  JOIN alloc.batch b USING (batch_id)
 	 WHERE a.expires_at IS NOT NULL;
 	INSERT INTO alloc.slot
 		(batch_id, available, shipped, newest, hold_until, eta, ref, sku, merged)
@@ -440,18 +441,18 @@ BEGIN
 	  JOIN alloc.batch b USING (batch_id)
 	 WHERE a.orderid = of_orderid AND a.sku = of_sku
 	   AND a.expires_at IS NOT NULL AND a.shipped_at IS NULL;
-	SELECT h.batch_id, h.qty, h.expires_at INTO state
+	SELECT h.batch_id, h.qty, h.expires_at, h.batchref INTO state
 	  FROM alloc.hold h
 	 WHERE h.orderid = of_orderid AND h.sku = of_sku AND NOT h.ended;
-	IF (line.batch_id, line.qty, line.expires_at)
-	   IS NOT DISTINCT FROM (state.batch_id, state.qty, state.expires_at) THEN
+	IF (line.batch_id, line.qty, line.expires_at, line.ref)
+	   IS NOT DISTINCT FROM (state.batch_id, state.qty, state.expires_at, state.batchref) THEN
 		RETURN;
 	END IF;
 	IF NOT dry_run THEN
 		DELETE FROM alloc.hold h WHERE h.orderid = of_orderid AND h.sku = of_sku;
 		IF line.batch_id IS NOT NULL THEN
-			INSERT INTO alloc.hold (batch_id, qty, expires_at, orderid, sku)
-			VALUES (line.batch_id, line.qty, line.expires_at, of_orderid, of_sku);
+			INSERT INTO alloc.hold (batch_id, qty, expires_at, orderid, sku, batchref)
+			VALUES (line.batch_id, line.qty, line.expires_at, of_orderid, of_sku, line.ref);
 			-- Now that it is known to be there, its end must be.
 			UPDATE alloc.slot s SET hold_until = least(s.hold_until, line.expires_at)
 			 WHERE s.batch_id = line.batch_id;

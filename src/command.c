@@ -330,7 +330,7 @@ take(const AllocLine *line, const AllocOffer *offer, bool *look_for_line)
 		alloc_leave_queue(line);
 	if (held)
 	{
-		alloc_store_insert_hold(line, offer->batch.plan.batch_id);
+		alloc_store_insert_hold(line, &offer->batch);
 		alloc_require_hold_room(line->orderid);
 	}
 	alloc_event_allocated(event_id, line, offer->batch.ref,

@@ -41,12 +41,15 @@ PG_FUNCTION_INFO_V1(alloc_extend_hold);
 int			alloc_max_holds_per_order;
 
 static int64 confirm(const text *orderid);
+static bool confirm_hold(const AllocHoldRow *hold);
+static void write_confirmed(const AllocLineRow *row, const AllocHoldRow *hold);
 static int64 release(const text *orderid);
 static bool release_line(const text *orderid, const text *sku);
 static int64 extend(const text *orderid, TimestampTz expires_at);
-static void extend_hold(const AllocHoldRow *hold, TimestampTz expires_at);
-static size_t lock_holds(const text *orderid, AllocHoldRow **holds);
-static size_t live_holds(const text *orderid, AllocHoldRow **holds);
+static bool extend_hold(const AllocHoldRow *hold, TimestampTz expires_at);
+static size_t look_at_rest(const AllocHoldRow *changed, AllocHoldRow **rest);
+static size_t live_holds(const text *orderid, const text *from,
+						 AllocHoldRow **holds);
 static void hold_is_over(const AllocLine *line);
 static bool is_current(const AllocLineRow *row);
 static void get_held_line(const AllocHoldRow *hold, AllocLineRow *row);
@@ -161,8 +164,6 @@ bool
 alloc_confirm_line(const AllocLineRow *row)
 {
 	AllocHoldRow hold;
-	AllocBatchRow batch;
-	AllocLineRow confirmed = *row;
 
 	if (!is_current(row) || !alloc_find_hold_of(row, &hold) ||
 		!alloc_store_delete_hold(&hold))
@@ -170,10 +171,7 @@ alloc_confirm_line(const AllocLineRow *row)
 		alloc_store_look();
 		return false;
 	}
-	confirmed.line.expires_at = 0;
-	alloc_store_rewrite_line(&confirmed);
-	alloc_store_get_batch(row->batch_id, &batch);
-	alloc_event_confirmed(row, batch.ref);
+	write_confirmed(row, &hold);
 	return true;
 }
 
@@ -303,7 +301,8 @@ alloc_require_hold_room(const text *orderid)
 {
 	int64		holds;
 
-	if (alloc_max_holds_per_order < 0)
+	if (alloc_max_holds_per_order < 0 ||
+		!alloc_store_may_have_more_holds(orderid, alloc_max_holds_per_order))
 		return;
 	holds = alloc_store_count_holds(orderid, GetCurrentStatementStartTimestamp());
 	if (holds > alloc_max_holds_per_order)
@@ -320,19 +319,47 @@ static int64
 confirm(const text *orderid)
 {
 	AllocHoldRow *holds;
-	size_t		n = lock_holds(orderid, &holds);
+	size_t		n = live_holds(orderid, NULL, &holds);
+	int64		confirmed = 0;
 
-	for (size_t i = 0; i < n; i++)
+	while (n > 0)
 	{
-		AllocLineRow row;
-
 		CHECK_FOR_INTERRUPTS();
-		get_held_line(&holds[i], &row);
-		if (!alloc_confirm_line(&row))
-			elog(ERROR, "a hold of order \"%s\" has changed under lock",
-				 alloc_show(orderid));
+		if (confirm_hold(holds))
+		{
+			confirmed++;
+			holds++;
+			n--;
+		}
+		else
+			n = look_at_rest(holds, &holds);
 	}
-	return (int64) n;
+	return confirmed;
+}
+
+/*
+ * False: it has changed.
+ */
+static bool
+confirm_hold(const AllocHoldRow *hold)
+{
+	AllocLineRow row;
+
+	if (!alloc_store_delete_hold(hold))
+		return false;
+	get_held_line(hold, &row);
+	write_confirmed(&row, hold);
+	return true;
+}
+
+static void
+write_confirmed(const AllocLineRow *row, const AllocHoldRow *hold)
+{
+	AllocLineRow confirmed = *row;
+
+	confirmed.line.expires_at = 0;
+	alloc_store_rewrite_line(&confirmed);
+	alloc_event_confirmed(row, hold->batchref);
 }
 
 static int64
@@ -378,76 +405,63 @@ static int64
 extend(const text *orderid, TimestampTz expires_at)
 {
 	AllocHoldRow *holds;
-	size_t		n = lock_holds(orderid, &holds);
+	size_t		n = live_holds(orderid, NULL, &holds);
+	int64		extended = 0;
 
-	for (size_t i = 0; i < n; i++)
+	while (n > 0)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (holds[i].line.expires_at < expires_at)
-			extend_hold(&holds[i], expires_at);
+		if (extend_hold(holds, expires_at))
+		{
+			extended++;
+			holds++;
+			n--;
+		}
+		else
+			n = look_at_rest(holds, &holds);
 	}
-	return (int64) n;
+	return extended;
 }
 
 /*
+ * One that lasts longer is only locked.  False: it has changed.
+ *
  * The slot from which it was taken goes on saying that it may be over at its
  * former end, which is no worse than a look in vain.
  */
-static void
+static bool
 extend_hold(const AllocHoldRow *hold, TimestampTz expires_at)
 {
 	AllocLineRow row;
-	AllocBatchRow batch;
 
-	get_held_line(hold, &row);
+	if (hold->line.expires_at >= expires_at)
+		return alloc_store_lock_hold(hold);
 	if (!alloc_store_extend_hold(hold, expires_at))
-		elog(ERROR, "a hold of order \"%s\" has changed under lock",
-			 alloc_show(hold->line.orderid));
+		return false;
+	get_held_line(hold, &row);
 	row.line.expires_at = expires_at;
 	alloc_store_rewrite_line(&row);
-	alloc_store_get_batch(row.batch_id, &batch);
-	alloc_event_extended(&row, batch.ref);
+	alloc_event_extended(&row, hold->batchref);
+	return true;
 }
 
 /*
- * The holds of an order, locked in the order of their skus, which is the order
- * in which all who need several lock them: where one has changed, it goes on
- * with that one, and what has come before it is left.
+ * The holds of an order from one on that has changed.  All who need several
+ * take them in the order of their skus: what has come before it is left.
  */
 static size_t
-lock_holds(const text *orderid, AllocHoldRow **holds)
+look_at_rest(const AllocHoldRow *changed, AllocHoldRow **rest)
 {
-	size_t		n = live_holds(orderid, holds);
-	size_t		locked = 0;
-
-	while (locked < n)
-	{
-		const text *sku = (*holds)[locked].line.sku;
-		AllocHoldRow *now;
-		size_t		from = 0;
-
-		CHECK_FOR_INTERRUPTS();
-		if (alloc_store_lock_hold(&(*holds)[locked]))
-		{
-			locked++;
-			continue;
-		}
-		alloc_store_look();
-		n = live_holds(orderid, &now);
-		while (from < n && alloc_compare_keys(now[from].line.sku, sku) < 0)
-			from++;
-		*holds = repalloc_huge(*holds, (locked + n - from + 1) * sizeof(AllocHoldRow));
-		memcpy(*holds + locked, now + from, (n - from) * sizeof(AllocHoldRow));
-		n += locked - from;
-	}
-	return n;
+	alloc_store_look();
+	return live_holds(changed->line.orderid, changed->line.sku, rest);
 }
 
 /*
- * The holds of an order.  Raises SK005 when one of them is over.
+ * The holds of an order, from one of a sku on if that is not NULL.  Raises
+ * SK005 when one of them is over.
  */
 static size_t
-live_holds(const text *orderid, AllocHoldRow **holds)
+live_holds(const text *orderid, const text *from, AllocHoldRow **holds)
 {
 	size_t		n = alloc_store_holds_of_order(orderid, holds);
 	size_t		live = 0;
@@ -457,6 +471,8 @@ live_holds(const text *orderid, AllocHoldRow **holds)
 		const AllocHoldRow *hold = &(*holds)[i];
 		AllocLineRow row;
 
+		if (from != NULL && alloc_compare_keys(hold->line.sku, from) < 0)
+			continue;
 		if (!hold->ended)
 		{
 			if (alloc_is_over(&hold->line))

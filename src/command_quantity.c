@@ -359,7 +359,7 @@ move_line(const Shrink *plan, const AllocLineRow *row, size_t to)
 	if (row->line.expires_at != 0)
 	{
 		if (!(alloc_find_hold_of(row, &hold) &&
-			  alloc_store_move_hold(&hold, batch->plan.batch_id)))
+			  alloc_store_move_hold(&hold, batch)))
 			elog(ERROR, "a hold of batch \"%s\" has changed under lock",
 				 alloc_show(plan->batches[plan->at].ref));
 		alloc_store_cover_hold(&batch->slots[0], &row->line);

@@ -42,6 +42,7 @@ typedef struct AllocHoldRow
 {
 	AllocLine	line;
 	int64		batch_id;
+	const text *batchref;
 	bool		ended;
 	ItemPointerData tid;
 } AllocHoldRow;
@@ -269,12 +270,15 @@ extern size_t alloc_store_due_batches(AllocDue *place, TimestampTz now,
 									  AllocDue *due, size_t max, bool *more);
 extern int64 alloc_store_expired_qty(int64 batch_id, TimestampTz now);
 extern TimestampTz alloc_store_next_expiry(int64 batch_id);
+extern bool alloc_store_may_have_more_holds(const text *orderid, int64 n);
 extern int64 alloc_store_count_holds(const text *orderid, TimestampTz now);
-extern void alloc_store_insert_hold(const AllocLine *line, int64 batch_id);
+extern void alloc_store_insert_hold(const AllocLine *line,
+									const AllocBatchRow *batch);
 extern bool alloc_store_end_hold(const AllocHoldRow *hold, TimestampTz now);
 extern bool alloc_store_extend_hold(const AllocHoldRow *hold,
 									TimestampTz expires_at);
-extern bool alloc_store_move_hold(const AllocHoldRow *hold, int64 batch_id);
+extern bool alloc_store_move_hold(const AllocHoldRow *hold,
+								  const AllocBatchRow *batch);
 extern bool alloc_store_lock_hold(const AllocHoldRow *hold);
 extern bool alloc_store_try_lock_hold(const AllocHoldRow *hold);
 extern bool alloc_store_delete_hold(const AllocHoldRow *hold);

@@ -23,7 +23,7 @@
 #define HOLDS_READ 10
 
 static void set_keys(ScanKey keys, const text *orderid, const text *sku);
-static void set_hold(const AllocLine *line, int64 batch_id, bool ended);
+static void set_hold(const AllocHoldRow *hold);
 static size_t collect_holds(IndexScanDesc scan, size_t max,
 							AllocHoldRow **holds);
 static IndexScanDesc scan_expired(int64 batch_id, TimestampTz now);
@@ -166,6 +166,25 @@ alloc_store_next_expiry(int64 batch_id)
 }
 
 /*
+ * alloc_store_may_have_more_holds
+ *		May an order have more than n holds?  By the index alone, in which those
+ *		that have ended or gone may be, too.
+ */
+bool
+alloc_store_may_have_more_holds(const text *orderid, int64 n)
+{
+	ScanKeyData key;
+	IndexScanDesc scan;
+
+	alloc_key_text(&key, 1, orderid);
+	scan = alloc_table_scan_entries(&alloc_tables[HOLD], HOLD_LINE, &key, 1);
+	while (n >= 0 && alloc_table_next_entry(scan))
+		n--;
+	index_endscan(scan);
+	return n < 0;
+}
+
+/*
  * alloc_store_count_holds
  *		How many lines of an order are held at a moment, in the newest state,
  *		uncommitted work of others included.
@@ -206,26 +225,26 @@ alloc_store_count_holds(const text *orderid, TimestampTz now)
  *		The mark of one that has ended is replaced.
  */
 void
-alloc_store_insert_hold(const AllocLine *line, int64 batch_id)
+alloc_store_insert_hold(const AllocLine *line, const AllocBatchRow *batch)
 {
 	AllocTable *table = &alloc_tables[HOLD];
+	AllocHoldRow hold = {
+		.line = *line,
+		.batch_id = batch->plan.batch_id,
+		.batchref = batch->ref
+	};
 	ScanKeyData keys[2];
 
 	set_keys(keys, line->orderid, line->sku);
 	for (;;)
 	{
-		set_hold(line, batch_id, false);
+		set_hold(&hold);
 		if (alloc_table_insert_new(table, HOLD_LINE))
 			return;
 		if (alloc_store_settle_key(table, HOLD_LINE, keys, 2))
 		{
-			AllocHoldRow mark;
-
-			read_hold(&mark);
-			mark.line = *line;
-			mark.batch_id = batch_id;
-			mark.ended = false;
-			if (update_hold(&mark))
+			hold.tid = table->found->tts_tid;
+			if (update_hold(&hold))
 				return;
 			alloc_store_look();
 		}
@@ -266,11 +285,12 @@ alloc_store_extend_hold(const AllocHoldRow *hold, TimestampTz expires_at)
  *		Gives it another batch.
  */
 bool
-alloc_store_move_hold(const AllocHoldRow *hold, int64 batch_id)
+alloc_store_move_hold(const AllocHoldRow *hold, const AllocBatchRow *batch)
 {
 	AllocHoldRow moved = *hold;
 
-	moved.batch_id = batch_id;
+	moved.batch_id = batch->plan.batch_id;
+	moved.batchref = batch->ref;
 	return update_hold(&moved);
 }
 
@@ -403,16 +423,18 @@ set_keys(ScanKey keys, const text *orderid, const text *sku)
 }
 
 static void
-set_hold(const AllocLine *line, int64 batch_id, bool ended)
+set_hold(const AllocHoldRow *hold)
 {
 	TupleTableSlot *row = alloc_table_row(&alloc_tables[HOLD]);
+	const AllocLine *line = &hold->line;
 
-	alloc_row_set(row, HOLD_C_BATCH, Int64GetDatum(batch_id));
+	alloc_row_set(row, HOLD_C_BATCH, Int64GetDatum(hold->batch_id));
 	alloc_row_set(row, HOLD_C_QTY, Int64GetDatum(line->qty));
 	alloc_row_set(row, HOLD_C_EXPIRES, TimestampTzGetDatum(line->expires_at));
-	alloc_row_set(row, HOLD_C_ENDED, BoolGetDatum(ended));
+	alloc_row_set(row, HOLD_C_ENDED, BoolGetDatum(hold->ended));
 	alloc_row_set_text(row, HOLD_C_ORDERID, line->orderid);
 	alloc_row_set_text(row, HOLD_C_SKU, line->sku);
+	alloc_row_set_text(row, HOLD_C_BATCHREF, hold->batchref);
 }
 
 /*
@@ -492,6 +514,7 @@ read_hold(AllocHoldRow *hold)
 		DatumGetTimestampTz(alloc_row_get(table, HOLD_C_EXPIRES));
 	hold->line.orderid = DatumGetTextPCopy(alloc_row_get(table, HOLD_C_ORDERID));
 	hold->line.sku = DatumGetTextPCopy(alloc_row_get(table, HOLD_C_SKU));
+	hold->batchref = DatumGetTextPCopy(alloc_row_get(table, HOLD_C_BATCHREF));
 	hold->tid = table->found->tts_tid;
 }
 
@@ -500,7 +523,7 @@ update_hold(const AllocHoldRow *hold)
 {
 	ItemPointerData tid = hold->tid;
 
-	set_hold(&hold->line, hold->batch_id, hold->ended);
+	set_hold(hold);
 	return alloc_store_is_unchanged(alloc_table_update(&alloc_tables[HOLD],
 													   &tid));
 }

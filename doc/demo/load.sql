@@ -46,9 +46,10 @@ CREATE TABLE shop.heard (
 BEGIN;
 SELECT alloc.add_batch('stock-' || sku, sku, units_in_stock)
   FROM (SELECT * FROM shop.product ORDER BY number) product;
--- Northwind does not say when ships arrive: three days, a week apart.
+-- Northwind does not say when ships arrive: three days, a week apart, dealt out
+-- so that one line arrives on the very day by which it is required.
 SELECT alloc.add_batch('ship-' || sku, sku, units_on_order,
-                       date '1998-05-11' + 7 * (number % 3))
+                       date '1998-05-11' + 7 * ((number - 1) % 3))
   FROM (SELECT * FROM shop.product ORDER BY number) product
  WHERE units_on_order > 0;
 COMMIT;

@@ -6,6 +6,7 @@ use strict;
 use warnings;
 use File::Temp qw(tempdir);
 use Test::More;
+use Time::Local qw(timegm);
 
 my $data = 'doc/demo/northwind';
 my @arrivals = qw(1998-05-11 1998-05-18 1998-05-25);
@@ -41,7 +42,7 @@ sub batches_of_products
 		  [ { ref => "stock-$sku", qty => $stock, left => $stock, lines => [] } ];
 		push @{ $batches{$sku} },
 		  { ref => "ship-$sku", qty => $order, left => $order, lines => [],
-			eta => $arrivals[ $number % 3 ] }
+			eta => $arrivals[ ($number - 1) % 3 ] }
 		  if $order > 0;
 	}
 	return %batches;
@@ -83,6 +84,7 @@ my @lines =
   sort { $a->{date} cmp $b->{date} || $a->{orderid} cmp $b->{orderid}
 	  || $a->{position} <=> $b->{position} }
   map { { orderid => $_->[0], sku => $_->[1], qty => $_->[2], date => $_->[3],
+		  required => $_->[4],
 		  position => $position++ } } rows_of("$data/order_lines.csv");
 place($_, $batches{ $_->{sku} }) for @lines;
 
@@ -275,11 +277,81 @@ is_deeply(table($output, 'What the listener heard of it'),
 	],
 	'the events of the cut');
 
+# ---- a late ship ----
+
+# A row for each order that a ship serves after its day, the last day first.
+sub late_orders
+{
+	my %late;
+	for my $line (grep { $_->{batch} && $_->{batch}{eta} } @lines)
+	{
+		next unless $line->{batch}{eta} gt $line->{required};
+		my $order = $late{ $line->{orderid} } //=
+		  { orderid => $line->{orderid}, lines => 0, required => $line->{required}, eta => '' };
+		$order->{lines}++;
+		$order->{eta} = $line->{batch}{eta} if $line->{batch}{eta} gt $order->{eta};
+	}
+	$_->{days} = day_number($_->{eta}) - day_number($_->{required}) for values %late;
+	return map { join '|', @$_{qw(orderid lines required eta days)} }
+	  sort { $b->{required} cmp $a->{required} || $a->{orderid} cmp $b->{orderid} } values %late;
+}
+
+sub day_number
+{
+	my ($year, $month, $day) = split /-/, shift;
+	return timegm(0, 0, 0, $day, $month - 1, $year) / 86400;
+}
+
+my @late = late_orders();
+is_deeply(table($output,
+		'Orders that miss their day, the last required first: 10 of ' . scalar @late),
+	[ @late[ 0 .. 9 ] ], 'the orders that miss their day');
+
+my ($ship_ref, $new_eta) =
+  $output =~ /change_batch_eta\('([^']+)', '([^']+)'\)/ or die 'no late ship in the output';
+my ($ship) = grep { $_->{ref} eq $ship_ref } @batches;
+my $old_eta = $ship->{eta};
+my @promised = @{ $ship->{lines} };
+$ship->{eta} = $new_eta;
+is_deeply(table($output, "SELECT * FROM alloc.change_batch_eta('$ship_ref', '$new_eta')"),
+	[ map { join '|', @$_{qw(orderid sku qty)}, $old_eta, $new_eta } @promised ],
+	'the lines of the late ship, the oldest first');
+
+my %missed_before = map { /^(\d+)/ => 1 } @late;
+my @missed_now = grep { /^(\d+)/ && !$missed_before{$1} } late_orders();
+ok(@missed_now > 0, 'an order misses its day by the late ship');
+is_deeply(table($output, 'Orders that miss their day now, and did not before'), \@missed_now,
+	'the orders that miss their day by the late ship');
+is_deeply(table($output, 'What the listener heard of the late ship'),
+	[ "alloc_batch_eta_changed||$old_eta|$new_eta|$ship_ref",
+		map { "alloc_promise_changed|$_->{orderid}|$old_eta|$new_eta|$ship_ref" } @promised ],
+	'the events of the late ship');
+
+# ---- an order that waits ----
+
+my @invented = map { { orderid => '11078', sku => $_->[0], qty => $_->[1] } }
+  [ 'SCHOGGI-SCHOKOLADE', 6 ], [ 'MAXILAKU', 3 ], [ 'ANISEED-SYRUP', 10 ];
+place($_, $batches{ $_->{sku} }) for @invented;
+ok(!(grep { $_->{orderid} eq '11078' } @lines), 'the invented order is not in the files');
+is_deeply(table($output, "SELECT * FROM alloc.allocate_order('11078', ..., 'backorder')"),
+	[ map { join '|', @$_{qw(sku qty)},
+			$_->{batch} ? ($_->{batch}{ref}, 'allocated') : ('', 'backordered') } @invented ],
+	'the answers to the invented order');
+
+my @waiting = grep { !$_->{batch} } @moved, @invented;
+is(scalar(grep { !$_->{batch} } @invented), 1, 'one of its lines waits');
+my $place = 0;
+is_deeply(table($output, 'Who waits for Aniseed Syrup, in the order in which they will be served'),
+	[ map { join '|', ++$place, @$_{qw(orderid sku qty)} } @waiting ],
+	'the queue');
+push @lines, @invented;
+
 my $served_lines = grep { $_->{batch} } @lines;
-my $events = @batches + @lines + 2 * @moved + 1 + grep { !$_->{batch} } @moved;
+my $events = @batches + @lines + 2 * @moved + 1 + @promised + 1 + @waiting;
 is((split /\n/, $output)[-1],
-	sprintf('Verified: %d batches add up; %d lines served + %d out of stock = %d; %d of %d events heard.',
-		scalar @batches, $served_lines, @lines - $served_lines, scalar @lines, $events, $events),
+	sprintf('Verified: %d batches add up; %d served + %d out of stock + %d waiting = %d; %d events heard.',
+		scalar @batches, $served_lines, @lines - $served_lines - @waiting, scalar @waiting,
+		scalar @lines, $events),
 	'the last line says that the numbers agree');
 
 is_deeply(query('demo', 'SELECT orderid, sku, qty, batchref FROM alloc.allocations
@@ -294,12 +366,17 @@ is((grep { length > 100 } split /\n/, $output), 0, 'no line of output is longer 
 isnt($status, 0, 'a database that has the extension is refused');
 is_deeply(query('demo', 'SELECT count(*) FROM alloc.events'), [$events], 'and left alone');
 
-# Units from nowhere, an event that nobody was told, SQL that is wrong.
+# Units from nowhere, a day that nobody promised, a line that waits no more, an
+# event that nobody was told, SQL that is wrong.
 my @faults = (
 	[ 'stock', 'cut.sql', 'UPDATE alloc.slot SET available = available + 1 WHERE batch_id = 1;',
-		qr/^NOT SOUND: batches \{"all":94,"sound":93\}, lines \{"all":2155,"sound":2155,/m ],
-	[ 'unheard', 'cut.sql', "SET alloc.notify = off; SELECT alloc.add_batch('unheard', 'CHAI', 1);",
-		qr/^NOT SOUND: .*, events \{"logged":2256,"heard":2255,"sound":2255\}$/m ],
+		qr/^NOT SOUND: batches \{"all":94,"sound":93\}, lines \{"all":2158,"sound":2158,/m ],
+	[ 'day', 'wait.sql', "UPDATE alloc.batch SET eta = eta + 1 WHERE ref = 'ship-MAXILAKU';",
+		qr/^NOT SOUND: .*, lines \{"all":2158,"sound":2155,/m ],
+	[ 'queue', 'wait.sql', "DELETE FROM alloc.backorder WHERE orderid = '11078';",
+		qr/^NOT SOUND: .*, lines \{"all":2158,"sound":2157,/m ],
+	[ 'unheard', 'wait.sql', "SET alloc.notify = off; SELECT alloc.add_batch('unheard', 'CHAI', 1);",
+		qr/^NOT SOUND: .*, events \{"logged":2264,"heard":2263,"sound":2263\}$/m ],
 	[ 'sql', 'allocate.sql', 'SELECT no_such_column FROM alloc.batches;',
 		qr/column "no_such_column" does not exist/ ]);
 for my $fault (@faults)

@@ -377,6 +377,11 @@ SELECT is_answer('{"command": "allocate_order", "orderid": "o1", "lines": [{"sku
 	'the message again, the same answer');
 SELECT is_answer('{"command": "allocate_order", "orderid": "o2", "mode": null, "lines": []}', '[]', 'allocate_order without lines, its mode null');
 SELECT results_eq('SELECT news()', ARRAY['out_of_stock o1 RUG 2', 'allocated o1 LAMP 2 b1', 'out_of_stock o1 RUG 2'], 'the events are those of the orders, once');
+SELECT is_answer('{"command": "allocate_order", "orderid": "o1", "mode": "backorder", "lines": [{"sku": "LAMP", "qty": 2}, {"sku": "RUG", "qty": 2}]}',
+	'[{"sku": "LAMP", "qty": 2, "batchref": "b1", "status": "allocated"}, {"sku": "RUG", "qty": 2, "batchref": null, "status": "backordered"}]',
+	'allocate_order, backorder');
+SELECT is_answer('{"command": "cancel_backorder", "orderid": "o1", "sku": "RUG"}', 'true', 'cancel_backorder');
+SELECT is_answer('{"command": "cancel_backorder", "orderid": "o1", "sku": "RUG"}', 'false', 'cancel_backorder of nothing');
 SELECT refused(format('SELECT alloc.handle(%L)', message), state, pattern, 'allocate_order: ' || what)
   FROM (VALUES
 	('no order', '{"command": "allocate_order", "lines": []}', '22004', 'orderid must not be null'),

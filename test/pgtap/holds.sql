@@ -360,8 +360,8 @@ SELECT is(alloc.purge_shipped('infinity'), 0::bigint, 'purge_shipped() counts li
 SELECT is_empty('SELECT * FROM alloc.hold', 'and forgets holds that have ended');
 SELECT is(alloc.confirm('o7'), 0::bigint, 'so that confirm() does not know of them');
 
-INSERT INTO alloc.hold (batch_id, qty, expires_at, ended, orderid, sku)
-SELECT 1, 1, now() - interval '1 hour' * n, true, 'old ' || n, 'chair' FROM generate_series(165, 171) n;
+INSERT INTO alloc.hold (batch_id, qty, expires_at, ended, orderid, sku, batchref)
+SELECT 1, 1, now() - interval '1 hour' * n, true, 'old ' || n, 'chair', 'shop' FROM generate_series(165, 171) n;
 SELECT is(alloc.deallocate('o2', 'chair'), 'shop', 'a unit or more');
 SELECT alloc.hold('o10', 'chair', 1, '1 millisecond'), over();
 SELECT alloc.allocate('o8', 'chair', 1000000);
@@ -393,6 +393,7 @@ SELECT results_eq(format('SELECT trial(%L)', damage), found, damage)
   FROM (VALUES
 	($$DELETE FROM alloc.hold$$, ARRAY['hold_missing chair shop o9', 'hold_added chair shop o9']),
 	($$UPDATE alloc.hold SET expires_at = expires_at + interval '1 s'$$, ARRAY['hold_differs chair shop o9', 'hold_changed chair shop o9']),
+	($$UPDATE alloc.hold SET batchref = 'ship'$$, ARRAY['hold_differs chair shop o9', 'hold_changed chair shop o9']),
 	($$UPDATE alloc.hold SET qty = 2$$, ARRAY['hold_differs chair shop o9', 'hold_changed chair shop o9']),
 	($$UPDATE alloc.hold SET ended = true$$, ARRAY['hold_missing chair shop o9', 'hold_added chair shop o9']),
 	($$UPDATE alloc.hold SET orderid = 'x'$$, ARRAY['hold_missing chair shop o9', 'hold_unknown chair shop x',
