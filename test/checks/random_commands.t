@@ -28,173 +28,171 @@ tests=0
 expected_outcomes() {
 	cat <<-'END'
 		311	add_batch: created
-		49	add_batch: error 22001
-		9	add_batch: error 22003
+		55	add_batch: error 22001
+		13	add_batch: error 22003
 		41	add_batch: error 22004
-		46	add_batch: error 22023
-		1856	add_batch: error 23505
-		1748	add_batch: same again
-		17	add_batch: serves a line that waits
-		48	add_batch: serves several lines that wait
-		13	allocate: a line that was held
-		69	allocate: a line that was shipped
-		2111	allocate: by a later batch
-		1602	allocate: by the first batch
-		223	allocate: error 22001
-		159	allocate: error 22004
-		233	allocate: error 22023
-		279	allocate: error SK001
-		2906	allocate: error SK003
-		76	allocate: holds end
-		1	allocate: holds end, lines that wait are served
-		4769	allocate: out of stock
-		3690	allocate: same line again
-		304	allocate: waits and goes on waiting
-		208	allocate_lines: a line that was there
-		520	allocate_lines: a line twice
-		37	allocate_lines: each line is new and served
-		15	allocate_lines: error 22001
-		22	allocate_lines: error 22004
-		7	allocate_lines: error 22023
-		39	allocate_lines: error SK001
-		42	allocate_lines: error SK003
-		95	allocate_lines: every line was there
-		252	allocate_lines: more than 20 lines
-		31	allocate_lines: no line
-		41	allocate_lines: out of stock, then with another quantity
-		549	allocate_lines: several skus
-		333	allocate_lines: some served, some out of stock
-		186	allocate_order: a line begins to wait
-		90	allocate_order: a line goes on waiting
-		11	allocate_order: a line that is held is confirmed
-		222	allocate_order: all, some cannot be served
-		139	allocate_order: all, some cannot be served, some were there
-		226	allocate_order: each line is served
-		97	allocate_order: each line was there
-		20	allocate_order: error 22001
-		28	allocate_order: error 22003
-		44	allocate_order: error 22004
-		68	allocate_order: error 22023
-		53	allocate_order: error SK001
-		96	allocate_order: error SK003
-		145	allocate_order: no line
-		89	allocate_order: nothing can be served
-		199	allocate_order: out of stock, goes on waiting
-		209	allocate_order: partial, some cannot be served
-		130	allocate_order: partial, some cannot be served, some were there
-		78	allocate_order: several lines begin to wait
-		768	allocate_order: several lines of a sku
-		1015	allocate_order: several skus
-		115	allocate_order: some are served, some begin to wait
-		82	allocate_order: the rest is served
-		1017	any command: undone
+		48	add_batch: error 22023
+		1787	add_batch: error 23505
+		1758	add_batch: same again
+		15	add_batch: serves a line that waits
+		57	add_batch: serves several lines that wait
+		10	allocate: a line that was held
+		61	allocate: a line that was shipped
+		2085	allocate: by a later batch
+		1454	allocate: by the first batch
+		203	allocate: error 22001
+		160	allocate: error 22004
+		264	allocate: error 22023
+		284	allocate: error SK001
+		2577	allocate: error SK003
+		79	allocate: holds end
+		5509	allocate: out of stock
+		3298	allocate: same line again
+		407	allocate: waits and goes on waiting
+		194	allocate_lines: a line that was there
+		494	allocate_lines: a line twice
+		33	allocate_lines: each line is new and served
+		13	allocate_lines: error 22001
+		19	allocate_lines: error 22004
+		14	allocate_lines: error 22023
+		44	allocate_lines: error SK001
+		39	allocate_lines: error SK003
+		80	allocate_lines: every line was there
+		230	allocate_lines: more than 20 lines
+		23	allocate_lines: no line
+		34	allocate_lines: out of stock, then with another quantity
+		547	allocate_lines: several skus
+		345	allocate_lines: some served, some out of stock
+		221	allocate_order: a line begins to wait
+		121	allocate_order: a line goes on waiting
+		13	allocate_order: a line that is held is confirmed
+		256	allocate_order: all, some cannot be served
+		160	allocate_order: all, some cannot be served, some were there
+		155	allocate_order: each line is served
+		69	allocate_order: each line was there
+		31	allocate_order: error 22001
+		31	allocate_order: error 22003
+		67	allocate_order: error 22004
+		63	allocate_order: error 22023
+		45	allocate_order: error SK001
+		104	allocate_order: error SK003
+		151	allocate_order: no line
+		103	allocate_order: nothing can be served
+		247	allocate_order: out of stock, goes on waiting
+		234	allocate_order: partial, some cannot be served
+		159	allocate_order: partial, some cannot be served, some were there
+		87	allocate_order: several lines begin to wait
+		754	allocate_order: several lines of a sku
+		1013	allocate_order: several skus
+		132	allocate_order: some are served, some begin to wait
+		49	allocate_order: the rest is served
+		1038	any command: undone
 		3	available_to_promise: error 22001
-		1	available_to_promise: error 22004
-		2	available_to_promise: error 22023
-		10	available_to_promise: error SK001
-		223	available_to_promise: nothing
-		364	available_to_promise: something
-		146	cancel_backorder: done
-		12	cancel_backorder: error 22001
-		2	cancel_backorder: error 22004
-		5	cancel_backorder: error 22023
-		440	cancel_backorder: no such line
-		558	change_batch_eta: another day
+		1	available_to_promise: error 22023
+		13	available_to_promise: error SK001
+		244	available_to_promise: nothing
+		340	available_to_promise: something
+		171	cancel_backorder: done
+		8	cancel_backorder: error 22001
+		3	cancel_backorder: error 22004
+		4	cancel_backorder: error 22023
+		420	cancel_backorder: no such line
+		560	change_batch_eta: another day
 		8	change_batch_eta: error 22001
 		3	change_batch_eta: error 22004
-		4	change_batch_eta: error 22023
-		103	change_batch_eta: error SK002
-		33	change_batch_eta: holds end
-		204	change_batch_eta: it arrives
-		207	change_batch_eta: no line
-		48	change_batch_eta: one line
-		354	change_batch_eta: same day
-		506	change_batch_eta: several lines
-		1107	change_batch_quantity: a line loses its stock
-		658	change_batch_quantity: a line moves
-		82	change_batch_quantity: a line that is held leaves
-		45	change_batch_quantity: error 22001
-		24	change_batch_quantity: error 22003
-		57	change_batch_quantity: error 22004
-		73	change_batch_quantity: error 22023
-		728	change_batch_quantity: error SK002
-		1128	change_batch_quantity: error SK004
-		132	change_batch_quantity: holds end
-		1290	change_batch_quantity: less, but enough for all lines
-		2054	change_batch_quantity: more
-		442	change_batch_quantity: one line taken off
-		110	change_batch_quantity: one moves, one loses
-		973	change_batch_quantity: same quantity
-		744	change_batch_quantity: serves lines that wait
-		1023	change_batch_quantity: several lines leave
-		1212	change_batch_quantity: several lines taken off
-		194	change_batch_quantity: some leave, others are served
-		535	change_batch_quantity: some stay, some leave
-		182	confirm: a line
+		1	change_batch_eta: error 22023
+		118	change_batch_eta: error SK002
+		24	change_batch_eta: holds end
+		205	change_batch_eta: it arrives
+		225	change_batch_eta: no line
+		51	change_batch_eta: one line
+		323	change_batch_eta: same day
+		489	change_batch_eta: several lines
+		1305	change_batch_quantity: a line loses its stock
+		617	change_batch_quantity: a line moves
+		88	change_batch_quantity: a line that is held leaves
+		54	change_batch_quantity: error 22001
+		25	change_batch_quantity: error 22003
+		52	change_batch_quantity: error 22004
+		80	change_batch_quantity: error 22023
+		704	change_batch_quantity: error SK002
+		1052	change_batch_quantity: error SK004
+		101	change_batch_quantity: holds end
+		1145	change_batch_quantity: less, but enough for all lines
+		2145	change_batch_quantity: more
+		470	change_batch_quantity: one line taken off
+		112	change_batch_quantity: one moves, one loses
+		1034	change_batch_quantity: same quantity
+		936	change_batch_quantity: serves lines that wait
+		1089	change_batch_quantity: several lines leave
+		1340	change_batch_quantity: several lines taken off
+		246	change_batch_quantity: some leave, others are served
+		605	change_batch_quantity: some stay, some leave
+		170	confirm: a line
 		8	confirm: error 22001
 		4	confirm: error 22004
-		3	confirm: error 22023
-		303	confirm: error SK005
-		536	confirm: nothing
-		53	confirm: several lines
-		31	deallocate: a line that was shipped
-		3370	deallocate: done
-		80	deallocate: error 22001
-		32	deallocate: error 22004
+		2	confirm: error 22023
+		267	confirm: error SK005
+		622	confirm: nothing
+		42	confirm: several lines
+		25	deallocate: a line that was shipped
+		3262	deallocate: done
+		63	deallocate: error 22001
+		40	deallocate: error 22004
 		32	deallocate: error 22023
-		28	deallocate: holds end
-		1	deallocate: holds end, lines that wait are served
-		2125	deallocate: no such line
-		508	deallocate: serves a line that waits
-		177	deallocate: serves several lines that wait
-		197	extend_hold: a line
+		20	deallocate: holds end
+		5	deallocate: holds end, lines that wait are served
+		2277	deallocate: no such line
+		620	deallocate: serves a line that waits
+		221	deallocate: serves several lines that wait
+		162	extend_hold: a line
 		3	extend_hold: error 22001
-		8	extend_hold: error 22004
-		15	extend_hold: error 22023
-		306	extend_hold: error SK005
-		537	extend_hold: nothing
-		49	extend_hold: several lines
-		8	hold: a line that was shipped
-		927	hold: by a later batch
-		742	hold: by the first batch
-		43	hold: error 22001
+		9	extend_hold: error 22004
+		13	extend_hold: error 22023
+		255	extend_hold: error SK005
+		568	extend_hold: nothing
+		40	extend_hold: several lines
+		12	hold: a line that was shipped
+		787	hold: by a later batch
+		687	hold: by the first batch
+		46	hold: error 22001
 		52	hold: error 22004
-		122	hold: error 22023
-		102	hold: error 53400
-		85	hold: error SK001
-		435	hold: error SK003
-		23	hold: holds end
-		1580	hold: out of stock
-		1047	hold: same line again
-		64	hold: waits and goes on waiting
-		342	promise: a batch
-		4	promise: error 22001
-		3	promise: error 22004
-		4	promise: error 22023
-		9	promise: error SK001
-		241	promise: out of stock
+		111	hold: error 22023
+		60	hold: error 53400
+		98	hold: error SK001
+		439	hold: error SK003
+		18	hold: holds end
+		1834	hold: out of stock
+		1015	hold: same line again
+		91	hold: waits and goes on waiting
+		328	promise: a batch
+		2	promise: error 22001
+		5	promise: error 22004
+		7	promise: error 22023
+		12	promise: error SK001
+		256	promise: out of stock
 		18	purge_shipped: error 22004
-		38	purge_shipped: nothing
-		30	purge_shipped: something
-		250	release: a line
+		42	purge_shipped: nothing
+		27	purge_shipped: something
+		244	release: a line
 		6	release: error 22001
-		2	release: error 22004
+		1	release: error 22004
 		3	release: error 22023
 		39	release: holds end
 		1	release: holds end, lines that wait are served
-		723	release: nothing
-		9	release: serves a line that waits
+		750	release: nothing
+		12	release: serves a line that waits
 		2	release: serves several lines that wait
-		80	release: several lines
-		300	ship: a line
-		7	ship: an order of one line
-		67	ship: an order of several lines
-		6	ship: error 22001
+		44	release: several lines
+		293	ship: a line
+		5	ship: an order of one line
+		52	ship: an order of several lines
+		5	ship: error 22001
 		1	ship: error 22004
-		4	ship: error 22023
-		3	ship: error 55000
-		1	ship: error SK005
-		208	ship: nothing to ship
+		5	ship: error 22023
+		5	ship: error 55000
+		14	ship: error SK005
+		214	ship: nothing to ship
 	END
 }
 

@@ -168,6 +168,14 @@ LANGUAGE sql STABLE AS $$
 	 WHERE orderid = p_orderid AND sku = p_sku
 $$;
 
+-- once_held: an order whose hold of a sku has ended; NULL: there is none.
+CREATE FUNCTION compare.once_held(p_sku text) RETURNS text
+LANGUAGE sql VOLATILE AS $$
+	SELECT orderid FROM alloc_peer.hold
+	 WHERE sku = p_sku AND ended
+	 ORDER BY orderid COLLATE "C" OFFSET compare.dice(3) - 1 LIMIT 1
+$$;
+
 CREATE FUNCTION compare.random_allocate(sku_number bigint)
 RETURNS compare.command
 LANGUAGE plpgsql VOLATILE AS $$
@@ -179,6 +187,9 @@ BEGIN
 	c.orderid := compare.random_orderid(sku_number);
 	c.sku := compare.key('SKU', sku_number);
 	c.qty := compare.random_line_quantity(sku_number);
+	IF compare.once_in(10) THEN
+		c.orderid := coalesce(compare.once_held(c.sku), c.orderid);
+	END IF;
 	known_qty := compare.known_quantity(c.orderid, c.sku);
 	IF known_qty IS NOT NULL AND compare.once_in(2) THEN
 		c.qty := known_qty;
@@ -265,6 +276,9 @@ BEGIN
 		 WHERE b.ref = p_ref AND a.shipped_at IS NULL
 		 ORDER BY a.event_id LIMIT 1;
 		c.orderid := coalesce(oldest, c.orderid);
+	END IF;
+	IF compare.once_in(10) THEN
+		c.orderid := coalesce(compare.once_held(c.sku), c.orderid);
 	END IF;
 	IF command_name = 'ship' AND compare.once_in(8) THEN
 		c.sku := NULL;
