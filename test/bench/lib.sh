@@ -63,7 +63,7 @@ install_alloc() {
 }
 
 install_alloc_peer() {
-	query "$1" -f test/bench/peer.sql -f test/bench/peer_backorders.sql
+	cat test/bench/peer/*.sql | query "$1"
 }
 
 # create_shop DATABASE SCHEMA SKUS: the extension or the peer, with a batch for

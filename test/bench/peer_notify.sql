@@ -1,7 +1,7 @@
 -- The peer's allocate() with its event sent as most would do it: by pg_notify()
 -- in the same transaction, to the channels and with the JSON of the extension.
 --
--- For orders that are new, as in the benchmarks.  After peer.sql.
+-- For orders that are new, as in the benchmarks.  After the peer.
 
 \set ON_ERROR_STOP on
 CREATE FUNCTION alloc_peer.allocate_notify(p_orderid text, p_sku text, p_qty bigint)

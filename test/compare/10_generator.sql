@@ -15,7 +15,7 @@ CREATE SCHEMA compare;
 -- What the two sides are asked.  For purge_shipped() eta is the moment.
 CREATE TYPE compare.command AS (
 	name text, orderid text, ref text, sku text, qty bigint, eta date,
-	lines alloc_peer.order_line[], mode text);
+	lines alloc_peer.order_line[], mode text, ttl interval);
 
 -- dice: 1 to n.
 CREATE FUNCTION compare.dice(n bigint) RETURNS bigint
@@ -322,6 +322,58 @@ BEGIN
 END
 $$;
 
+-- random_ttl: an hour or two, or so short that it is over with the next CALL.  Of
+-- those no two in a CALL are the same, so that they end in one order.
+CREATE SEQUENCE compare.short_ttl MAXVALUE 30 CYCLE;
+CREATE FUNCTION compare.random_ttl() RETURNS interval
+LANGUAGE sql VOLATILE AS $$
+	SELECT CASE WHEN compare.once_in(2) THEN nextval('compare.short_ttl') * interval '1 microsecond'
+				ELSE compare.dice(2) * interval '1 hour' END
+$$;
+
+-- random_hold: often of a few units, which are there though lines wait for more,
+-- and for one of few orders, so that these have several.
+CREATE FUNCTION compare.random_hold(sku_number bigint)
+RETURNS compare.command
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+	c compare.command := compare.random_allocate(sku_number);
+BEGIN
+	c.name := 'hold';
+	c.ttl := compare.random_ttl();
+	IF compare.once_in(2) THEN
+		c.orderid := compare.key('order', 400 + compare.dice(20));
+		c.qty := coalesce(compare.known_quantity(c.orderid, c.sku), compare.dice(2));
+	END IF;
+	RETURN c;
+END
+$$;
+
+-- random_order_command: confirm, release or extend_hold; mostly of an order that
+-- holds the sku, or did.
+CREATE FUNCTION compare.random_order_command(sku_number bigint)
+RETURNS compare.command
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+	c      compare.command;
+	holder text;
+BEGIN
+	c.name := (ARRAY['confirm', 'release', 'extend_hold'])[compare.dice(3)];
+	c.orderid := CASE WHEN compare.once_in(2) THEN compare.random_orderid(sku_number)
+					  ELSE compare.key('order', 400 + compare.dice(20)) END;
+	IF NOT compare.once_in(3) THEN
+		SELECT orderid INTO holder FROM alloc_peer.hold
+		 WHERE sku = compare.key('SKU', sku_number)
+		 ORDER BY md5(orderid || c.orderid), orderid COLLATE "C" LIMIT 1;
+		c.orderid := coalesce(holder, c.orderid);
+	END IF;
+	IF c.name = 'extend_hold' THEN
+		c.ttl := compare.random_ttl();
+	END IF;
+	RETURN c;
+END
+$$;
+
 -- random_query: promise or available_to_promise, of what there is or not.
 CREATE FUNCTION compare.random_query(sku_number bigint)
 RETURNS compare.command
@@ -361,6 +413,10 @@ DECLARE
 		[compare.dice(4)];
 	bad_qty bigint := (ARRAY[NULL, 0, -1, -9223372036854775808])[compare.dice(4)];
 BEGIN
+	IF c.ttl IS NOT NULL AND compare.once_in(3) THEN
+		c.ttl := (ARRAY[NULL, '0', '-1 hour', '1000 years 1 second']::interval[])[compare.dice(4)];
+		RETURN c;
+	END IF;
 	CASE compare.dice(4)
 		WHEN 1 THEN c.orderid := bad_key;
 		WHEN 2 THEN c.ref := bad_key;
@@ -398,12 +454,12 @@ CREATE FUNCTION compare.random_command(progress float) RETURNS compare.command
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
 	sku_number bigint := compare.random_sku_number();
-	roll int := compare.dice(1000);
+	roll int := compare.dice(1210);
 	c compare.command;
 BEGIN
 	CASE
 		WHEN roll <= 100 THEN c := compare.random_add_batch(least(sku_number, 32), progress);
-		WHEN roll <= 525 THEN c := compare.random_allocate(sku_number);
+		WHEN roll <= 505 THEN c := compare.random_allocate(sku_number);
 		WHEN roll <= 545 THEN c := compare.random_order(sku_number);
 		WHEN roll <= 570 THEN c := compare.random_allocate_lines(sku_number);
 		WHEN roll <= 710 THEN c := compare.random_line_command('deallocate', sku_number, progress);
@@ -412,6 +468,8 @@ BEGIN
 		WHEN roll <= 757 THEN c := compare.random_change_eta(sku_number, progress);
 		WHEN roll <= 787 THEN c := compare.random_query(sku_number);
 		WHEN roll <= 802 THEN c := compare.random_cancel(sku_number);
+		WHEN roll > 1130 THEN c := compare.random_order_command(sku_number);
+		WHEN roll > 1000 THEN c := compare.random_hold(sku_number);
 		ELSE c := compare.random_change(sku_number, progress);
 	END CASE;
 	IF c.name = 'allocate_lines' AND compare.once_in(20) THEN

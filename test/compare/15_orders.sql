@@ -29,14 +29,20 @@ BEGIN
 	c.name := 'allocate_order';
 	c.orderid := CASE WHEN compare.once_in(2) THEN compare.random_orderid(sku_number)
 					  ELSE compare.key('order', 1000 + compare.dice(5000)) END;
-	c.mode := CASE WHEN compare.once_in(2) THEN 'all' ELSE 'partial' END;
+	c.mode := (ARRAY['all', 'partial', 'backorder'])[compare.dice(3)];
 	c.lines := '{}';
 	FOR line IN
-		SELECT CASE WHEN compare.once_in(2) THEN c.orderid END, sku,
-			   CASE WHEN compare.once_in(60) THEN qty + 1 ELSE qty END
-		  FROM alloc_peer.allocation
-		 WHERE orderid = c.orderid AND NOT compare.once_in(5) ORDER BY event_id
+		SELECT NULL, sku, qty
+		  FROM (SELECT event_id, orderid, sku, qty FROM alloc_peer.allocation
+				UNION ALL
+				SELECT event_id, orderid, sku, qty FROM alloc_peer.backorder) AS known
+		 WHERE orderid = c.orderid ORDER BY event_id
 	LOOP
+		CONTINUE WHEN compare.once_in(5);
+		line.orderid := CASE WHEN compare.once_in(2) THEN c.orderid END;
+		IF compare.once_in(60) THEN
+			line.qty := least(line.qty, 9223372036854775806) + 1;
+		END IF;
 		c.lines := c.lines || compare.split_line(line);
 	END LOOP;
 	FOR i IN 1..more LOOP
@@ -44,9 +50,8 @@ BEGIN
 		line.sku := compare.key('SKU', sku_number);
 		line.qty := compare.random_line_quantity(sku_number);
 		sku_number := compare.random_sku_number();
-		-- A line that is there is in the order, or left out.
-		CONTINUE WHEN EXISTS (SELECT FROM alloc_peer.allocation a
-							   WHERE a.orderid = c.orderid AND a.sku = line.sku);
+		-- A line that is there, or waits, is in the order, or left out.
+		CONTINUE WHEN compare.known_quantity(c.orderid, line.sku) IS NOT NULL;
 		parts := compare.split_line(line);
 		c.lines := parts[1] || c.lines || parts[2:];
 	END LOOP;
@@ -92,16 +97,26 @@ DECLARE
 	served bigint := regexp_count(answer, ',allocated,\d+\)');
 	unmet  bigint := regexp_count(answer, ',out_of_stock,\d+\)');
 	others bigint := regexp_count(answer, ',not_taken,\d+\)');
+	waits  bigint := regexp_count(answer, ',backordered,\d+\)');
+	queued bigint := regexp_count(coalesce(events, ''), '^\(backordered,', 1, 'n');
 	fresh  bigint := regexp_count(coalesce(events, ''), '^\(allocated,', 1, 'n');
 BEGIN
 	RETURN QUERY
 	SELECT outcome FROM (VALUES
 		('no line', answer = 'NULL'),
-		('several lines of a sku', cardinality(c.lines) > served + unmet + others),
-		('several skus', served + unmet + others > 1),
-		('each line was there', served > 0 AND events IS NULL),
-		('each line is served', served > 0 AND unmet = 0 AND fresh = served),
-		('the rest is served', unmet = 0 AND fresh BETWEEN 1 AND served - 1),
+		('several lines of a sku', cardinality(c.lines) > served + unmet + others + waits),
+		('several skus', served + unmet + others + waits > 1),
+		('each line was there', served > 0 AND waits = 0 AND events IS NULL),
+		('each line is served', served > 0 AND unmet + waits = 0 AND fresh = served),
+		('the rest is served', unmet + waits = 0 AND fresh BETWEEN 1 AND served - 1),
+		('a line begins to wait', queued > 0),
+		('several lines begin to wait', queued > 1),
+		('a line goes on waiting', waits > queued),
+		('some are served, some begin to wait', fresh > 0 AND queued > 0),
+		('a line that is held is confirmed', events LIKE '%(confirmed,%'),
+		('out of stock, goes on waiting', events LIKE '%(out_of_stock,%' AND queued = 0
+		 AND EXISTS (SELECT FROM alloc_peer.backorder w JOIN unnest(c.lines) AS l USING (sku)
+					  WHERE w.orderid = c.orderid)),
 		('nothing can be served', unmet > 0 AND served + others = 0),
 		(c.mode || ', some cannot be served', unmet > 0 AND served + others > 0),
 		(c.mode || ', some cannot be served, some were there',

@@ -46,6 +46,14 @@ LANGUAGE sql STABLE AS $$
 			'SELECT string_agg(r::text, '' '' ORDER BY r.ordinality)
 			   FROM %1$I.change_batch_eta(($1).ref, ($1).eta)
 					WITH ORDINALITY AS r'
+		WHEN 'hold' THEN
+			'SELECT %1$I.hold(($1).orderid, ($1).sku, ($1).qty, ($1).ttl)'
+		WHEN 'confirm' THEN
+			'SELECT %1$I.confirm(($1).orderid)'
+		WHEN 'release' THEN
+			'SELECT %1$I.release(($1).orderid)'
+		WHEN 'extend_hold' THEN
+			'SELECT %1$I.extend_hold(($1).orderid, ($1).ttl)'
 		WHEN 'ship' THEN
 			'SELECT %1$I.ship(($1).orderid, ($1).sku)'
 		WHEN 'purge_shipped' THEN
@@ -87,7 +95,7 @@ LANGUAGE plpgsql AS $$
 BEGIN
 	EXECUTE format(
 		'SELECT string_agg(ROW(type, orderid, sku, qty, batchref, eta, old_qty,
-							   old_eta, at)::text, E''\n'' ORDER BY event_id),
+							   old_eta, at, expires_at)::text, E''\n'' ORDER BY event_id),
 				coalesce(max(event_id), $1)
 		   FROM %I.event WHERE event_id > $1', side)
 	   INTO listed, last_id USING after;
@@ -99,13 +107,14 @@ $$;
 CREATE FUNCTION compare.taken(c compare.command) RETURNS bigint
 LANGUAGE sql STABLE AS $$
 	SELECT count(*)
-	  FROM (SELECT b.purchased - s.available - c.qty AS deficit,
+	  FROM (SELECT v.purchased_qty - v.available_qty - c.qty AS deficit,
 				   sum(a.qty) OVER (ORDER BY a.event_id DESC) - a.qty AS before
-			  FROM alloc_peer.batch b
-			  JOIN alloc_peer.slot s USING (batch_id)
+			  FROM alloc_peer.batches v
+			  JOIN alloc_peer.batch b USING (ref)
 			  JOIN alloc_peer.allocation a USING (batch_id)
-			 WHERE b.ref = c.ref AND c.qty >= s.shipped
-			   AND a.shipped_at IS NULL) AS line
+			 WHERE v.ref = c.ref AND c.qty >= v.shipped_qty
+			   AND a.shipped_at IS NULL
+			   AND (a.expires_at IS NULL OR a.expires_at > statement_timestamp())) AS line
 	 WHERE before < deficit
 $$;
 
@@ -114,12 +123,21 @@ CREATE FUNCTION compare.outcomes(c compare.command, answer text, events text, ta
 RETURNS SETOF text
 LANGUAGE plpgsql STABLE AS $$
 BEGIN
+	IF events LIKE '%(hold_expired,%' THEN
+		RETURN NEXT 'holds end';
+		IF c.name <> 'change_batch_quantity'
+			AND regexp_count(events, '^\(allocated,', 1, 'n')
+				> (c.name = 'allocate' AND answer <> 'NULL')::int
+		THEN
+			RETURN NEXT 'holds end, lines that wait are served';
+		END IF;
+	END IF;
 	IF answer LIKE 'error %' THEN
 		RETURN NEXT answer;
 	ELSIF c.name = 'add_batch' THEN
 		RETURN NEXT CASE WHEN events IS NULL THEN 'same again' ELSE 'created' END;
 		RETURN QUERY SELECT compare.outcomes_of_service(events);
-	ELSIF c.name = 'allocate' THEN
+	ELSIF c.name IN ('allocate', 'hold') THEN
 		RETURN QUERY SELECT compare.outcomes_of_allocate(c, answer, events);
 	ELSIF c.name = 'allocate_lines' THEN
 		RETURN QUERY SELECT compare.outcomes_of_lines(c, events);
@@ -139,6 +157,11 @@ BEGIN
 			WHEN c.sku IS NOT NULL THEN 'a line'
 			WHEN answer = '1' THEN 'an order of one line'
 			ELSE 'an order of several lines' END;
+	ELSIF c.name IN ('confirm', 'release', 'extend_hold') THEN
+		RETURN NEXT CASE answer WHEN '0' THEN 'nothing' WHEN '1' THEN 'a line' ELSE 'several lines' END;
+		IF c.name = 'release' THEN
+			RETURN QUERY SELECT compare.outcomes_of_service(events);
+		END IF;
 	ELSIF c.name = 'change_batch_eta' THEN
 		RETURN QUERY SELECT compare.outcomes_of_eta(c, answer, events);
 	ELSIF c.name = 'promise' THEN
@@ -180,6 +203,7 @@ LANGUAGE sql STABLE AS $$
 		WHEN events IS NULL THEN 'same line again'
 		WHEN answer = 'NULL' AND compare.waits(c) THEN 'waits and goes on waiting'
 		WHEN answer = 'NULL' THEN 'out of stock'
+		WHEN events ~ '^\(confirmed,' THEN 'a line that was held'
 		WHEN answer = (SELECT ref FROM alloc_peer.batch WHERE sku = c.sku
 						ORDER BY eta NULLS FIRST, batch_id LIMIT 1)
 		THEN 'by the first batch'
@@ -233,8 +257,9 @@ RETURNS SETOF text
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
 	lost   bigint := regexp_count(events, '^\(out_of_stock,', 1, 'n');
-	moved  bigint := regexp_count(events, '^\(deallocated,', 1, 'n') - lost;
-	served bigint := regexp_count(events, '^\(allocated,', 1, 'n') - moved;
+	held   bigint := regexp_count(events, '^\(hold_released,', 1, 'n');
+	moved  bigint := regexp_count(events, '^\(deallocated,', 1, 'n') + held - lost;
+	served bigint := regexp_count(events, '^\((allocated|held),', 1, 'n') - moved;
 BEGIN
 	IF events IS NULL THEN
 		RETURN NEXT 'same quantity';
@@ -251,6 +276,7 @@ BEGIN
 			('some stay, some leave', moved + lost BETWEEN 1 AND taken - 1),
 			('several lines leave', moved + lost > 1),
 			('a line moves', moved > 0),
+			('a line that is held leaves', held > 0),
 			('a line loses its stock', lost > 0),
 			('one moves, one loses', moved > 0 AND lost > 0)) AS v (outcome, holds)
 		 WHERE holds;
@@ -270,7 +296,8 @@ BEGIN
 	ANALYZE compare.event_number;
 	FOREACH side IN ARRAY ARRAY[ours, 'alloc_peer'] LOOP
 		EXECUTE format('ANALYZE %1$I.product, %1$I.batch, %1$I.slot,
-								%1$I.allocation, %1$I.backorder, %1$I.event', side);
+								%1$I.allocation, %1$I.hold, %1$I.backorder,
+								%1$I.event', side);
 	END LOOP;
 END
 $$;
@@ -309,9 +336,36 @@ BEGIN
 END
 $$;
 
--- run: puts commands to schema ours and to the peer until they differ, and
--- compares the tables after each check_every commands and at the end.
-CREATE PROCEDURE compare.run(ours name, seed int, commands int, check_every int)
+-- end_holds: has both sides end the holds that are over of the skus of an array
+-- of lines: the bulk path may do that for all skus at once, or for more of them.
+-- Who wants all that there can be of a sku needs it; nobody keeps it.
+CREATE PROCEDURE compare.end_holds(ours name, c compare.command)
+LANGUAGE plpgsql AS $$
+DECLARE
+	sku  text;
+	side name;
+BEGIN
+	FOR sku IN
+		SELECT DISTINCT line.sku COLLATE "C"
+		  FROM unnest(c.lines) AS line
+		  JOIN alloc_peer.slot s USING (sku)
+		 WHERE s.hold_until <= statement_timestamp()
+		 ORDER BY 1
+	LOOP
+		FOREACH side IN ARRAY ARRAY[ours, 'alloc_peer'] LOOP
+			EXECUTE format('SELECT %I.allocate(''nobody'', $1, 9223372036854775807)', side)
+			  USING sku;
+			EXECUTE format('SELECT %I.deallocate(''nobody'', $1)', side) USING sku;
+		END LOOP;
+	END LOOP;
+END
+$$;
+
+-- turn: puts the next 20 commands to schema ours and to the peer until they
+-- differ, and compares the tables after each check_every commands and at the
+-- end.  Each turn is a CALL of its own, because time stands still within one:
+-- holds are over with the next.
+CREATE PROCEDURE compare.turn(ours name, turn int, commands int, check_every int)
 LANGUAGE plpgsql AS $$
 DECLARE
 	c          compare.command;
@@ -319,27 +373,25 @@ DECLARE
 	taken      bigint;
 	our_answer text;
 	answer     text;
-	our_events record;
-	events     record;
-	our_last   bigint := 0;
-	last       bigint := 0;
-	analyze_at int := 500;
+	our_events record := compare.new_events(ours, compare.last_event(ours));
+	events     record := compare.new_events('alloc_peer', compare.last_event('alloc_peer'));
 BEGIN
-	PERFORM setseed(seed / 2147483648.0);
-	FOR n IN 1..commands LOOP
+	FOR n IN turn * 20 + 1 .. least(turn * 20 + 20, commands) LOOP
+		EXIT WHEN EXISTS (SELECT FROM compare.difference);
 		IF compare.once_in(10) THEN
 			CALL compare.scatter(ours, n::float / commands);
 		END IF;
 		c := compare.random_command(n::float / commands);
+		CALL compare.end_holds(ours, c);
+		our_events := compare.new_events(ours, our_events.last_id);
+		events := compare.new_events('alloc_peer', events.last_id);
 		undo := compare.once_in(50);
 		taken := CASE c.name
 			WHEN 'change_batch_quantity' THEN compare.taken(c) END;
 		our_answer := compare.answer(ours, c, undo);
 		answer := compare.answer('alloc_peer', c, undo);
-		our_events := compare.new_events(ours, our_last);
-		events := compare.new_events('alloc_peer', last);
-		our_last := our_events.last_id;
-		last := events.last_id;
+		our_events := compare.new_events(ours, our_events.last_id);
+		events := compare.new_events('alloc_peer', events.last_id);
 
 		INSERT INTO compare.journal VALUES (n, c, undo, answer);
 		IF undo THEN
@@ -361,17 +413,25 @@ BEGIN
 			INSERT INTO compare.difference
 			SELECT n, d.* FROM compare.table_differences(ours, n = commands) AS d;
 		END IF;
-		-- Within a CALL autovacuum does not learn what the tables became.
-		IF n >= analyze_at THEN
+		-- Before autovacuum learns what the tables became: at 500, 1000, 2000, ...
+		IF n % 500 = 0 AND (n / 500) & (n / 500 - 1) = 0 THEN
 			CALL compare.analyze(ours);
-			analyze_at := analyze_at * 2;
 		END IF;
 		-- Several commands in a transaction, and several transactions.
 		IF compare.once_in(20) THEN
 			COMMIT;
 		END IF;
-		EXIT WHEN EXISTS (SELECT FROM compare.difference);
 	END LOOP;
+END
+$$;
+
+CREATE FUNCTION compare.last_event(side name) RETURNS bigint
+LANGUAGE plpgsql AS $$
+DECLARE
+	last bigint;
+BEGIN
+	EXECUTE format('SELECT coalesce(max(event_id), 0) FROM %I.event', side) INTO last;
+	RETURN last;
 END
 $$;
 
@@ -394,6 +454,11 @@ LANGUAGE sql STABLE AS $$
 			format('SELECT * FROM change_batch_quantity(%L, %L);', c.ref, c.qty)
 		WHEN 'change_batch_eta' THEN
 			format('SELECT * FROM change_batch_eta(%L, %L);', c.ref, c.eta)
+		WHEN 'hold' THEN format('SELECT hold(%L, %L, %L, %L);',
+								c.orderid, c.sku, c.qty, c.ttl)
+		WHEN 'confirm' THEN format('SELECT confirm(%L);', c.orderid)
+		WHEN 'release' THEN format('SELECT release(%L);', c.orderid)
+		WHEN 'extend_hold' THEN format('SELECT extend_hold(%L, %L);', c.orderid, c.ttl)
 		WHEN 'ship' THEN format('SELECT ship(%L, %L);', c.orderid, c.sku)
 		WHEN 'purge_shipped' THEN format('SELECT purge_shipped(%L);', c.eta)
 		WHEN 'promise' THEN format('SELECT * FROM promise(%L, %L);', c.sku, c.qty)
@@ -403,12 +468,13 @@ LANGUAGE sql STABLE AS $$
 $$;
 
 -- skus: those that a command is about.
+CREATE INDEX event_order ON alloc_peer.event (orderid);
 CREATE FUNCTION compare.skus(c compare.command) RETURNS text[]
 LANGUAGE sql STABLE AS $$
 	SELECT array_agg(sku)
 	  FROM (SELECT c.sku
 			UNION SELECT sku FROM alloc_peer.batch WHERE ref = c.ref
-			UNION SELECT sku FROM alloc_peer.allocation
+			UNION SELECT sku FROM alloc_peer.event
 				   WHERE orderid = c.orderid AND c.sku IS NULL
 			UNION SELECT sku FROM unnest(c.lines)) AS known
 $$;

@@ -33,7 +33,8 @@ LANGUAGE sql STABLE AS $$
 			'SELECT row_number() OVER (ORDER BY batch_id), purchased, eta, ref, sku
 			   FROM %1$I.batch'
 		WHEN 'slot' THEN
-			'SELECT b.ref, sum(s.available), sum(s.shipped), s.ref, s.sku, s.eta
+			'SELECT b.ref, sum(s.available), sum(s.shipped), s.ref, s.sku, s.eta,
+					bool_or(s.waiting)
 			   FROM %1$I.slot s LEFT JOIN %1$I.batch b USING (batch_id)
 			  GROUP BY b.ref, s.ref, s.sku, s.eta'
 		WHEN 'allocation' THEN
@@ -47,9 +48,13 @@ LANGUAGE sql STABLE AS $$
 			   FROM %1$I.backorder w
 			   LEFT JOIN compare.event_number e
 					  ON e.side = %1$L AND e.event_id = w.event_id'
+		WHEN 'hold' THEN
+			'SELECT h.orderid, h.sku, h.qty, b.ref, h.expires_at, h.ended
+			   FROM %1$I.hold h
+			   LEFT JOIN %1$I.batch b USING (batch_id)'
 		WHEN 'event' THEN
 			'SELECT row_number() OVER (ORDER BY event_id), type, orderid, sku, qty,
-					batchref, eta, old_qty, old_eta
+					batchref, eta, old_qty, old_eta, expires_at
 			   FROM %1$I.event'
 		ELSE
 			'SELECT * FROM %1$I.' || table_name
@@ -99,7 +104,7 @@ LANGUAGE sql STABLE AS $$
 	SELECT * FROM (
 		SELECT 'table ' || t, compare.only_here(ours, 'alloc_peer', t),
 			   compare.only_here('alloc_peer', ours, t)
-		  FROM unnest(ARRAY['product', 'batch', 'slot', 'allocation',
+		  FROM unnest(ARRAY['product', 'batch', 'slot', 'allocation', 'hold',
 							'backorder', 'allocations', 'batches', 'stock']
 					  || CASE WHEN in_full THEN '{event}'::text[] ELSE '{}' END) AS t
 		UNION ALL

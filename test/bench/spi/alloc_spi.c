@@ -4,7 +4,7 @@
  *	  allocate() by saved SPI plans, on the extension's own tables.
  *
  * For the benchmark only: it shows what direct table access is worth.  The
- * statements are those of the PL/pgSQL peer (see ../peer.sql), each planned
+ * statements are those of the PL/pgSQL peer (see ../peer), each planned
  * once per session.
  *
  * Memory: everything is in SPI's procedure context, which SPI_finish() frees,

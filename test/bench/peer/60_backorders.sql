@@ -1,27 +1,14 @@
 -- The peer's lines that wait for stock: who puts them into the queue, what
--- serves them, and cancel_backorder().  See peer.sql, which comes first and
--- calls these.
+-- serves them, and cancel_backorder().
 --
 -- As in the extension a slot says that lines wait for its sku, so that
--- allocate() need not look.  The peer never takes that back.
+-- allocate() need not look, and that is taken back when the slot's batch is
+-- looked at and nobody waits.
 
 \set ON_ERROR_STOP on
 BEGIN;
 
-CREATE TABLE alloc_peer.backorder (
-	event_id bigint NOT NULL,
-	qty      bigint NOT NULL
-		CONSTRAINT backorder_qty_positive CHECK (qty > 0),
-	since    timestamptz NOT NULL,
-	orderid  text NOT NULL,
-	sku      text NOT NULL
-);
-CREATE UNIQUE INDEX backorder_line
-	ON alloc_peer.backorder (orderid text_pattern_ops, sku text_pattern_ops);
-CREATE INDEX backorder_queue ON alloc_peer.backorder (sku text_pattern_ops, event_id);
-
-CREATE VIEW alloc_peer.backorders AS
-SELECT orderid, sku, qty, since FROM alloc_peer.backorder ORDER BY event_id;
+-- Commands.
 
 -- cancel_backorder: takes a line that waits out of the queue.
 CREATE FUNCTION alloc_peer.cancel_backorder(p_orderid text, p_sku text)
@@ -107,9 +94,9 @@ BEGIN
 			VALUES (v_event_id, statement_timestamp(),
 					'allocated', v_line.orderid, v_line.sku, v_line.qty, v_slot.ref);
 	END LOOP;
-	UPDATE alloc_peer.slot SET waiting = true
-	 WHERE batch_id = p_batch_id AND NOT waiting
-	   AND EXISTS (SELECT FROM alloc_peer.backorder WHERE sku = v_slot.sku);
+	UPDATE alloc_peer.slot SET waiting = NOT waiting
+	 WHERE batch_id = p_batch_id AND slot = 0
+	   AND waiting <> EXISTS (SELECT FROM alloc_peer.backorder WHERE sku = v_slot.sku);
 END
 $$;
 

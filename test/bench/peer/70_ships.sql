@@ -1,57 +1,10 @@
--- The peer's other commands, and its queries: change_batch_eta(), ship(),
--- purge_shipped(), promise() and available_to_promise().  See peer.sql, which
--- comes first.
+-- The peer's ship() and purge_shipped(), and its queries: promise() and
+-- available_to_promise().
 
 \set ON_ERROR_STOP on
 BEGIN;
 
 -- Commands.
-
--- change_batch_eta: sets the day of arrival of a batch.
-CREATE FUNCTION alloc_peer.change_batch_eta(p_ref text, p_eta date)
-RETURNS TABLE (orderid text, sku text, qty bigint, old_eta date, new_eta date)
-LANGUAGE plpgsql AS $$
-#variable_conflict use_column
-DECLARE
-	v_batch alloc_peer.batch%ROWTYPE;
-BEGIN
-	IF coalesce(octet_length(p_ref), 0) NOT BETWEEN 1 AND 255 THEN
-		PERFORM alloc_peer.refuse_key('ref', p_ref);
-	END IF;
-
-	SELECT * INTO v_batch FROM alloc_peer.batch WHERE ref = p_ref;
-	IF NOT FOUND THEN
-		RAISE EXCEPTION USING
-			ERRCODE = 'SK002',
-			MESSAGE = format('batch "%s" does not exist', p_ref);
-	END IF;
-	PERFORM FROM alloc_peer.product WHERE sku = v_batch.sku FOR NO KEY UPDATE;
-	PERFORM FROM alloc_peer.slot WHERE batch_id = v_batch.batch_id FOR UPDATE;
-
-	SELECT * INTO v_batch FROM alloc_peer.batch WHERE ref = p_ref;
-	IF v_batch.eta IS NOT DISTINCT FROM p_eta THEN
-		RETURN;
-	END IF;
-	UPDATE alloc_peer.batch SET eta = p_eta WHERE batch_id = v_batch.batch_id;
-	UPDATE alloc_peer.slot SET eta = p_eta WHERE batch_id = v_batch.batch_id;
-	INSERT INTO alloc_peer.event (event_id, at, type, batchref, sku, eta, old_eta)
-		VALUES (nextval('alloc_peer.event_id_seq'), statement_timestamp(),
-				'batch_eta_changed', p_ref, v_batch.sku, p_eta, v_batch.eta);
-
-	old_eta := v_batch.eta;
-	new_eta := p_eta;
-	FOR orderid, sku, qty IN
-		SELECT a.orderid, a.sku, a.qty FROM alloc_peer.allocation a
-		 WHERE a.batch_id = v_batch.batch_id AND a.shipped_at IS NULL
-		 ORDER BY a.event_id
-	LOOP
-		INSERT INTO alloc_peer.event (event_id, at, type, orderid, sku, qty, batchref, eta, old_eta)
-			VALUES (nextval('alloc_peer.event_id_seq'), statement_timestamp(),
-					'promise_changed', orderid, sku, qty, p_ref, p_eta, v_batch.eta);
-		RETURN NEXT;
-	END LOOP;
-END
-$$;
 
 -- ship: the stock of an order's line, or of all its lines, has left.
 CREATE FUNCTION alloc_peer.ship(p_orderid text, p_sku text DEFAULT NULL)
@@ -68,6 +21,7 @@ BEGIN
 		PERFORM alloc_peer.refuse_key('sku', p_sku);
 	END IF;
 
+	PERFORM alloc_peer.refuse_holds(p_orderid, p_sku);
 	FOR v_sku IN
 		SELECT sku FROM alloc_peer.allocation
 		 WHERE orderid = p_orderid AND shipped_at IS NULL
@@ -80,7 +34,8 @@ BEGIN
 END
 $$;
 
--- purge_shipped: forgets lines that were shipped before a moment.
+-- purge_shipped: forgets lines that were shipped before a moment, and holds that
+-- had ended.
 CREATE FUNCTION alloc_peer.purge_shipped(p_before timestamptz)
 RETURNS bigint
 LANGUAGE plpgsql AS $$
@@ -93,6 +48,7 @@ BEGIN
 	END IF;
 	DELETE FROM alloc_peer.allocation WHERE shipped_at < p_before;
 	GET DIAGNOSTICS v_purged = ROW_COUNT;
+	DELETE FROM alloc_peer.hold WHERE ended AND expires_at < p_before;
 	RETURN v_purged;
 END
 $$;
@@ -112,9 +68,10 @@ BEGIN
 		PERFORM alloc_peer.refuse_quantity(p_qty);
 	END IF;
 	RETURN QUERY
-		SELECT ref, eta FROM alloc_peer.slot
-		 WHERE sku = p_sku AND available >= p_qty
-		 ORDER BY eta NULLS FIRST, batch_id, slot
+		SELECT ref, b.eta FROM alloc_peer.batches v
+		  JOIN alloc_peer.batch b USING (ref)
+		 WHERE b.sku = p_sku AND v.available_qty >= p_qty
+		 ORDER BY b.eta NULLS FIRST, b.batch_id
 		 LIMIT 1;
 	IF NOT FOUND THEN
 		PERFORM alloc_peer.refuse_unknown(p_sku);
@@ -131,12 +88,35 @@ BEGIN
 		PERFORM alloc_peer.refuse_key('sku', p_sku);
 	END IF;
 	PERFORM alloc_peer.refuse_unknown(p_sku);
-	RETURN (SELECT coalesce(sum(available), 0) FROM alloc_peer.slot
+	RETURN (SELECT coalesce(sum(available_qty), 0) FROM alloc_peer.batches
 			 WHERE sku = p_sku AND (p_by IS NULL OR eta IS NULL OR eta <= p_by));
 END
 $$;
 
 -- What the commands are made of.
+
+-- refuse_holds: an error if an order, or its line of a sku, has holds.
+CREATE FUNCTION alloc_peer.refuse_holds(p_orderid text, p_sku text)
+RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+	v_hold alloc_peer.hold;
+BEGIN
+	FOR v_hold IN
+		SELECT h.* FROM alloc_peer.hold h
+		 WHERE h.orderid = p_orderid AND (p_sku IS NULL OR h.sku = p_sku)
+		   -- A line that came after its hold was over is like any other.
+		   AND NOT (h.ended AND EXISTS (
+				SELECT FROM alloc_peer.allocation a
+				 WHERE a.orderid = p_orderid AND a.sku = h.sku))
+		 ORDER BY h.sku COLLATE "C"
+	LOOP
+		PERFORM alloc_peer.refuse_over(v_hold);
+		RAISE object_not_in_prerequisite_state USING
+			MESSAGE = format('order "%s" only holds sku "%s"', p_orderid, v_hold.sku);
+	END LOOP;
+END
+$$;
 
 -- ship_line: ships a line; returns 1, or 0 if there is nothing to ship.
 CREATE FUNCTION alloc_peer.ship_line(p_orderid text, p_sku text)
@@ -172,6 +152,7 @@ BEGIN
 
 	UPDATE alloc_peer.slot SET shipped = shipped + v_qty
 	 WHERE batch_id = v_batch_id AND slot = 0;
+	DELETE FROM alloc_peer.hold WHERE orderid = p_orderid AND sku = p_sku;
 	INSERT INTO alloc_peer.event (event_id, at, type, orderid, sku, qty, batchref)
 		VALUES (v_event_id, statement_timestamp(),
 				'shipped', p_orderid, p_sku, v_qty, v_ref);
