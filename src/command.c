@@ -78,9 +78,8 @@ alloc_add_batch(PG_FUNCTION_ARGS)
  *		all of it, and returns its reference; NULL: out of stock.
  *
  * The same line again: its batch, and no event; but one that was only held is
- * confirmed.  Errors: 22004, 22023, 22001,
- * SK001 (unknown sku), SK003 (the line is there with another quantity),
- * 40001.  Source: the book, chapter 1 (allocate), chapter 8 (OutOfStock).
+ * confirmed.  Errors: 22004, 22023, 22001, SK001 (unknown sku), SK003 (the line
+ * is there, or waits, with another quantity), 40001.  Source: the book, chapter 1 (allocate), chapter 8 (OutOfStock).
  */
 Datum
 alloc_allocate(PG_FUNCTION_ARGS)

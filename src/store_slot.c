@@ -55,8 +55,9 @@ static void read_slot(AllocSlotRow *slot);
  *		the slot from which to take whole units (least or more).
  *
  * Reads no further than it must.  ALLOC_OFFER_EXPIRED: it has not enough, but
- * would perhaps if its holds that are over were ended.  ALLOC_OFFER_BUSY: the slot is the one whose
- * holder began last, because who has held one for long may do so for longer.
+ * would perhaps if its holds that are over were ended.  ALLOC_OFFER_BUSY: the
+ * slot is the one whose holder began last, because who has held one for long
+ * may do so for longer.
  */
 void
 alloc_store_best_offer(const text *sku, int64 least, int64 whole,

@@ -262,8 +262,8 @@ spread(const AllocOffer *offer, int64 qty)
 }
 
 /*
- * A part of a slot, if the number that is drawn for it is free.  Slot numbers are
- * random, so that two who split at once seldom meet, and below
+ * A part of a slot, if the number that is drawn for it is free.  Slot numbers
+ * are random, so that two who split at once seldom meet, and below
  * alloc.max_slots.
  */
 static bool
