@@ -20,15 +20,28 @@ BEGIN
 	END IF;
 	IF NOT EXISTS (
 		SELECT FROM pg_catalog.pg_namespace n
+		  JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) n.nspowner
 		 WHERE n.nspname OPERATOR(pg_catalog.=) 'alloc'
-		   AND n.nspowner OPERATOR(pg_catalog.=) (
-			SELECT r.oid FROM pg_catalog.pg_roles r
-			 WHERE r.rolname OPERATOR(pg_catalog.=) CURRENT_USER))
+		   AND r.rolsuper)
 	THEN
 		RAISE EXCEPTION USING
 			ERRCODE = 'insufficient_privilege',
 			MESSAGE = 'schema "alloc" belongs to another role',
 			HINT = 'Drop the schema; CREATE EXTENSION makes its own.';
+	END IF;
+	-- Nor may anybody put something in it later.  What PUBLIC may is taken away at
+	-- the end.
+	IF EXISTS (
+		SELECT FROM pg_catalog.pg_namespace n
+		 CROSS JOIN pg_catalog.aclexplode(n.nspacl) a
+		 WHERE n.nspname OPERATOR(pg_catalog.=) 'alloc'
+		   AND a.privilege_type OPERATOR(pg_catalog.=) 'CREATE'
+		   AND a.grantee OPERATOR(pg_catalog.<>) ALL (ARRAY[0, n.nspowner]))
+	THEN
+		RAISE EXCEPTION USING
+			ERRCODE = 'insufficient_privilege',
+			MESSAGE = 'others than its owner may create objects in schema "alloc"',
+			HINT = 'Revoke that, or drop the schema; CREATE EXTENSION makes its own.';
 	END IF;
 END
 $guard$;

@@ -201,7 +201,7 @@ CREATE SEQUENCE alloc.consumer_id_seq;
 CREATE TABLE alloc.consumer (
 	consumer_id bigint NOT NULL,
 	kind        text NOT NULL
-		CONSTRAINT consumer_kind CHECK (kind IN ('consumer', 'relay', 'handler')),
+		CONSTRAINT consumer_kind CHECK (kind IN ('consumer', 'counted', 'relay', 'handler')),
 	name        text NOT NULL
 		CONSTRAINT consumer_name_length CHECK (octet_length(name) BETWEEN 1 AND 255),
 	CONSTRAINT consumer_pkey PRIMARY KEY (consumer_id)

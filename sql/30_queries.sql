@@ -7,12 +7,28 @@ LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION alloc.event_payload(alloc.event) IS
 	'an event as the JSON that NOTIFY sends: event_id, type, at (ISO 8601, UTC), orderid, sku, qty, batchref, eta, old_qty, old_eta, expires_at, without the keys that do not apply';
 
+-- The views show the skus that this database serves.  Rows of others are what a
+-- move of skus to another database left: see drop_moved().
+CREATE FUNCTION alloc._serves_support(internal)
+RETURNS internal
+AS 'MODULE_PATHNAME', 'alloc_serves_support'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION alloc._serves_support(internal) IS
+	'what the planner has to know of _serves()';
+CREATE FUNCTION alloc._serves(sku text)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'alloc_serves'
+LANGUAGE C STABLE PARALLEL SAFE COST 2 SUPPORT alloc._serves_support;
+COMMENT ON FUNCTION alloc._serves(text) IS
+	'is a sku served by this database? for the views';
+
 CREATE VIEW alloc.allocations AS
 SELECT a.orderid, a.sku, a.qty, b.ref AS batchref, b.eta, a.expires_at
   FROM alloc.allocation a
   JOIN alloc.batch b USING (batch_id)
  WHERE a.shipped_at IS NULL
-   AND (a.expires_at IS NULL OR a.expires_at > statement_timestamp());
+   AND (a.expires_at IS NULL OR a.expires_at > statement_timestamp())
+   AND alloc._serves(a.sku);
 COMMENT ON VIEW alloc.allocations IS
 	'order lines that are served: orderid, sku, qty, the batch and its day of arrival, and for a hold the moment at which it ends';
 
@@ -36,7 +52,8 @@ SELECT b.ref, b.sku, b.eta,
 		  FROM alloc.hold
 		 WHERE hold.batch_id = b.batch_id AND NOT hold.ended
 		   AND hold.expires_at <= statement_timestamp())
-	       ELSE 0 END AS qty) h;
+	       ELSE 0 END AS qty) h
+ WHERE alloc._serves(b.sku);
 COMMENT ON VIEW alloc.batches IS
 	'batches with what was purchased, shipped, allocated or held, and is available';
 
@@ -56,6 +73,7 @@ COMMENT ON VIEW alloc.stock IS
 CREATE VIEW alloc.backorders AS
 SELECT b.orderid, b.sku, b.qty, b.since
   FROM alloc.backorder b
+ WHERE alloc._serves(b.sku)
  ORDER BY b.event_id;
 COMMENT ON VIEW alloc.backorders IS
 	'order lines that wait for stock, in the order in which they will be served: orderid, sku, qty, and since when';
@@ -63,7 +81,8 @@ COMMENT ON VIEW alloc.backorders IS
 CREATE VIEW alloc.events AS
 SELECT e.event_id, e.at, e.type, e.sku, e.orderid, e.batchref, e.qty,
        alloc.event_payload(e) AS payload
-  FROM alloc.event e;
+  FROM alloc.event e
+ WHERE alloc._serves(e.sku);
 COMMENT ON VIEW alloc.events IS
 	'the event log, with each event as the JSON that NOTIFY sends';
 

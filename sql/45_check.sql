@@ -266,19 +266,18 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 	WITH wrong AS (
 		SELECT s.*, b.ref AS batch_ref, b.sku AS batch_sku, b.eta AS batch_eta,
-		       s.slot <> 0 OR EXISTS (
+		       EXISTS (
 				SELECT FROM alloc.slot t
-				 WHERE t.batch_id = s.batch_id AND t.slot <> 0) AS has_others
+				 WHERE t.batch_id = s.batch_id AND t.slot <> s.slot) AS has_others
 		  FROM alloc.slot s
 		  LEFT JOIN alloc.batch b USING (batch_id)
 		 WHERE alloc._progress('slots read')
 		   AND ((s.ref, s.sku, s.eta) IS DISTINCT FROM (b.ref, b.sku, b.eta)
 		        OR s.available < 0 OR s.shipped < 0
 		        OR s.exhausted <> (s.available = 0 AND s.hold_until IS NULL)
-		        OR s.slot <> 0
 		        OR NOT s.spread AND EXISTS (
 				SELECT FROM alloc.slot t
-				 WHERE t.batch_id = s.batch_id AND t.slot <> 0)))
+				 WHERE t.batch_id = s.batch_id AND t.slot <> s.slot)))
 	SELECT found.problem, coalesce(w.batch_sku, w.sku),
 	       coalesce(w.batch_ref, w.ref), NULL,
 	       format('slot %s: %s', w.slot, found.detail)

@@ -95,9 +95,8 @@ COMMENT ON FUNCTION alloc._settle_log() IS
 	'waits until no event up to the last one can come any more, and returns that one';
 
 -- The log is cut before the first event that has to stay.  A replay needs
--- those after the snapshot; readers those they have not had, handlers only
--- those of their type; the relay those it was told to send, even if it never
--- ran; handlers those they failed on.
+-- those after the snapshot, readers those they have not had, handlers those
+-- they failed on.
 CREATE FUNCTION alloc._archivable_to(before timestamptz)
 RETURNS bigint
 LANGUAGE sql STABLE
@@ -107,6 +106,20 @@ AS $$
 		alloc._newest_snapshot(),
 		(SELECT e.event_id FROM alloc.event e
 		  WHERE e.at >= before ORDER BY e.event_id LIMIT 1) - 1,
+		alloc._first_unread() - 1,
+		(SELECT min(d.event_id) FROM alloc.delivery d) - 1)
+$$;
+COMMENT ON FUNCTION alloc._archivable_to(timestamptz) IS
+	'the last event that can be moved out of the log with all before it';
+
+-- Handlers read only events of their type; the relay those it was told to send,
+-- even if it never ran.
+CREATE FUNCTION alloc._first_unread()
+RETURNS bigint
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT least(
 		(SELECT min(unread.event_id)
 		   FROM alloc.position p
 		   JOIN alloc.consumer c USING (consumer_id)
@@ -118,12 +131,11 @@ AS $$
 			   AND (s.event_type IS NULL OR e.type = s.event_type)
 			   AND NOT alloc.was_given(p.seen_xmax, p.seen_open, p.upto_xmax,
 			                           p.upto_open, p.given_to, e.event_id, e.xact)
-			 ORDER BY e.event_id LIMIT 1) unread) - 1,
+			 ORDER BY e.event_id LIMIT 1) unread),
 		(SELECT e.event_id FROM alloc.event e
 		  WHERE e.relay AND e.xact >> 48 >= (SELECT count(*) FROM alloc.era)
 		    AND NOT EXISTS (SELECT FROM alloc.position p WHERE p.consumer_id = 0)
-		  ORDER BY e.event_id LIMIT 1) - 1,
-		(SELECT min(d.event_id) FROM alloc.delivery d) - 1)
+		  ORDER BY e.event_id LIMIT 1))
 $$;
-COMMENT ON FUNCTION alloc._archivable_to(timestamptz) IS
-	'the last event that can be moved out of the log with all before it';
+COMMENT ON FUNCTION alloc._first_unread() IS
+	'the first event that a reader has still to be given; NULL: there is none';

@@ -17,7 +17,9 @@
 #include "miscadmin.h"
 #include "progress.h"
 #include "relay.h"
+#include "share.h"
 #include "shared.h"
+#include "stat.h"
 #include "store.h"
 #include "utility.h"
 #include "utils/guc.h"
@@ -33,6 +35,9 @@ static const struct config_enum_entry notify_options[] = {
 	{"off", ALLOC_NOTIFY_OFF, false},
 	{NULL, 0, false}
 };
+
+/* Setting; sql/69_fleet_lines.sql reads it. */
+static int	order_ttl;
 
 static void define_stock_settings(void);
 static void define_event_settings(void);
@@ -51,11 +56,13 @@ _PG_init(void)
 	define_worker_settings();
 	MarkGUCPrefixReserved("alloc");
 	alloc_store_init();
+	alloc_share_init();
 	alloc_event_init();
 	alloc_relay_init();
 	if (process_shared_preload_libraries_in_progress)
 	{
 		alloc_shared_init();
+		alloc_stat_init();
 		alloc_utility_init();
 		if (!IsBinaryUpgrade)
 			alloc_launcher_register();
@@ -80,6 +87,14 @@ define_stock_settings(void)
 							100, -1, INT_MAX,
 							PGC_SUSET,
 							0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("alloc.order_ttl",
+							"On a router: how long the lines of an order are held while several partitions take it.",
+							"A partition that cannot be reached for as long may lose them to other orders.",
+							&order_ttl,
+							60, 1, 24 * 60 * 60,
+							PGC_USERSET,
+							GUC_UNIT_S,
 							NULL, NULL, NULL);
 }
 

@@ -217,7 +217,7 @@ lock_stock(const AllocBulk *bulk, BulkSku *sku)
 	AllocOffer *offer = &sku->offer;
 
 	alloc_store_best_offer(sku->sku, sku->least, sku->whole, offer);
-	if (offer->kind == ALLOC_OFFER_NONE)
+	if (!bulk->careful && offer->kind == ALLOC_OFFER_NONE)
 	{
 		if (bulk->rest_waits)
 			lock_to_wait(sku);
@@ -233,7 +233,8 @@ lock_stock(const AllocBulk *bulk, BulkSku *sku)
 		sku->batches[0].waiting = offer->slot.waiting;
 		return;
 	}
-	sku->waited = offer->kind != ALLOC_OFFER_SCATTERED;
+	sku->waited = offer->kind == ALLOC_OFFER_BUSY ||
+		(offer->kind == ALLOC_OFFER_FREE && !bulk->careful);
 	alloc_sweep_sku(sku->sku);
 	alloc_store_best_offer(sku->sku, sku->least, sku->whole, offer);
 	if (offer->kind == ALLOC_OFFER_NONE)
@@ -348,7 +349,8 @@ plan_sku(AllocBulk *bulk, BulkSku *sku)
 /*
  * Is a line there?  One that is held is locked here, with its product: so those
  * who need the holds of several skus lock them in the order of skus, and those
- * who need several of one sku take turns.  *again is set when it has changed.
+ * who need several of one sku take turns.  *again is set when it has changed, or
+ * is over: whoever was at work on it, so that it could not be ended, is not now.
  */
 static bool
 is_there(AllocBulk *bulk, const BulkSku *sku, AllocBulkLine *line, bool *again)
@@ -366,7 +368,8 @@ is_there(AllocBulk *bulk, const BulkSku *sku, AllocBulkLine *line, bool *again)
 		alloc_store_look();
 	}
 	*again |= !alloc_find_hold_of(line->held, &hold) ||
-		!alloc_store_lock_hold(&hold);
+		!alloc_store_lock_hold(&hold) ||
+		alloc_is_over(&line->held->line);
 	return true;
 }
 

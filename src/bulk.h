@@ -33,6 +33,7 @@ typedef struct AllocBulkLine
 	const text *ref;			/* of the batch; NULL: it has none */
 	int64		qty_there;		/* of one that is there */
 	AllocLineRow *held;			/* one that is held */
+	ItemPointerData tid;		/* of one that was there before this call */
 } AllocBulkLine;
 
 /* The lines: the caller sets lines, nlines, careful and rest_waits. */
@@ -66,6 +67,7 @@ extern void alloc_bulk_begin_lines(AllocBulk *bulk);
 extern void alloc_bulk_settle(AllocBulk *bulk);
 extern bool alloc_bulk_is_there(AllocBulk *bulk, AllocBulkLine *line);
 extern void alloc_bulk_remember(AllocBulk *bulk, AllocBulkLine *line);
+extern bool alloc_bulk_keep_whole(const AllocBulk *bulk);
 
 extern void alloc_bulk_run(AllocBulk *bulk, const char *command,
 						   AllocBulkWork work);

@@ -17,11 +17,14 @@
 #include "access/xact.h"
 #include "bulk.h"
 #include "command.h"
+#include "miscadmin.h"
+#include "share.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
 static AllocBulkOutcome attempt(AllocBulk *bulk, const char *command,
 								AllocBulkWork work);
+static void begin(const AllocBulk *bulk, const char *command);
 
 /*
  * alloc_bulk_run
@@ -45,7 +48,7 @@ alloc_bulk_run(AllocBulk *bulk, const char *command, AllocBulkWork work)
 	}
 	if (outcome == ALLOC_BULK_GIVEN_UP)
 	{
-		alloc_command_begin(command);
+		begin(bulk, command);
 		(void) alloc_bulk_write(bulk);
 		alloc_store_end();
 	}
@@ -66,7 +69,7 @@ attempt(AllocBulk *bulk, const char *command, AllocBulkWork work)
 	MemoryContextSwitchTo(cxt);
 	PG_TRY();
 	{
-		alloc_command_begin(command);
+		begin(bulk, command);
 		outcome = work(bulk);
 		alloc_store_end();
 	}
@@ -90,4 +93,19 @@ attempt(AllocBulk *bulk, const char *command, AllocBulkWork work)
 	MemoryContextSwitchTo(cxt);
 	CurrentResourceOwner = owner;
 	return outcome;
+}
+
+/*
+ * An attempt that is rolled back has lost the lock under which its skus were
+ * served.
+ */
+static void
+begin(const AllocBulk *bulk, const char *command)
+{
+	alloc_command_begin(command);
+	for (size_t i = 0; i < bulk->nlines; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		alloc_share_require(bulk->lines[i].line.sku);
+	}
 }

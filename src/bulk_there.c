@@ -87,6 +87,7 @@ alloc_bulk_is_there(AllocBulk *bulk, AllocBulkLine *line)
 		alloc_store_get_batch(there.batch_id, &batch);
 		line->qty_there = there.line.qty;
 		line->ref = batch.ref;
+		line->tid = there.tid;
 		if (there.line.expires_at != 0)
 		{
 			line->fate = ALLOC_LINE_HELD;
@@ -99,6 +100,35 @@ alloc_bulk_is_there(AllocBulk *bulk, AllocBulkLine *line)
 	else
 		return false;
 	line->fate = ALLOC_LINE_THERE;
+	return true;
+}
+
+/*
+ * alloc_bulk_keep_whole
+ *		After planning: when some lines were there and others are about to be
+ *		added, those stay.  False: one of them may be gone; to be rolled back,
+ *		and done again with care.
+ *
+ * Such a line was seen before the stock of others was waited for, and if its
+ * own sku has no stock, nothing of it was locked.  To wait here, with stock
+ * locked, could be a deadlock.  No line is there twice: no two are of one sku.
+ */
+bool
+alloc_bulk_keep_whole(const AllocBulk *bulk)
+{
+	bool		adds = false;
+
+	for (size_t i = 0; i < bulk->nlines && !adds; i++)
+		adds = bulk->lines[i].fate != ALLOC_LINE_THERE;
+	for (size_t i = 0; i < bulk->nlines && adds; i++)
+	{
+		const AllocBulkLine *line = &bulk->lines[i];
+
+		CHECK_FOR_INTERRUPTS();
+		if (line->fate == ALLOC_LINE_THERE &&
+			!alloc_store_try_keep_line(&line->tid))
+			return false;
+	}
 	return true;
 }
 

@@ -22,6 +22,8 @@
 #include "event.h"
 #include "fmgr.h"
 #include "handler.h"
+#include "share.h"
+#include "stat.h"
 #include "utils/date.h"
 
 PG_FUNCTION_INFO_V1(alloc_add_batch);
@@ -40,7 +42,7 @@ static void add_batch(AllocBatchRow *batch);
 static void require_same_batch(const AllocBatchRow *there,
 							   const AllocBatchRow *batch);
 static bool take(const AllocLine *line, const AllocOffer *offer,
-				 bool *look_for_line);
+				 bool *has_slot);
 static bool is_there(const AllocLine *line, const AllocLineRow *there);
 static text *batch_of(const AllocLineRow *row);
 static text *deallocate(const text *orderid, const text *sku);
@@ -67,7 +69,9 @@ alloc_add_batch(PG_FUNCTION_ARGS)
 	batch.plan.eta = batch.plan.in_stock ? 0 : PG_GETARG_DATEADT(3);
 
 	alloc_command_begin("add_batch()");
+	alloc_share_require(batch.sku);
 	add_batch(&batch);
+	alloc_stat_count(ALLOC_STAT_ADD_BATCH);
 	alloc_command_end();
 	PG_RETURN_TEXT_P(batch.ref);
 }
@@ -79,7 +83,8 @@ alloc_add_batch(PG_FUNCTION_ARGS)
  *
  * The same line again: its batch, and no event; but one that was only held is
  * confirmed.  Errors: 22004, 22023, 22001, SK001 (unknown sku), SK003 (the line
- * is there, or waits, with another quantity), 40001.  Source: the book, chapter 1 (allocate), chapter 8 (OutOfStock).
+ * is there, or waits, with another quantity), 40001.  Source: the book,
+ * chapter 1 (allocate), chapter 8 (OutOfStock).
  */
 Datum
 alloc_allocate(PG_FUNCTION_ARGS)
@@ -92,7 +97,9 @@ alloc_allocate(PG_FUNCTION_ARGS)
 	line.qty = alloc_arg_qty(fcinfo, 2, 1);
 
 	alloc_command_begin("allocate()");
+	alloc_share_require(line.sku);
 	ref = alloc_place(&line);
+	alloc_stat_count(ALLOC_STAT_ALLOCATE);
 	alloc_command_end();
 	if (ref == NULL)
 		PG_RETURN_NULL();
@@ -115,7 +122,9 @@ alloc_deallocate(PG_FUNCTION_ARGS)
 	text	   *ref;
 
 	alloc_command_begin("deallocate()");
+	alloc_share_require(sku);
 	ref = deallocate(orderid, sku);
+	alloc_stat_count(ALLOC_STAT_DEALLOCATE);
 	alloc_command_end();
 	if (ref == NULL)
 		PG_RETURN_NULL();
@@ -132,6 +141,12 @@ alloc_command_begin(const char *command)
 {
 	alloc_store_begin(command);
 	alloc_store_open_stock();
+	/* With other skus rows may have come that the first look did not see. */
+	if (!alloc_share_is_known)
+	{
+		alloc_share_learn();
+		alloc_store_look();
+	}
 	alloc_handler_begin();
 }
 
@@ -249,18 +264,24 @@ alloc_require_sum_fits(const text *sku, const text *except, int64 qty)
  * the line is looked for only when there is a reason: it could not be
  * inserted, stock was not free at once, the last calls were about lines that
  * were there, or the transaction has one snapshot that decides what is there.
+ *
+ * Where it could not be inserted, the slot that it was to be taken from stays
+ * locked to the end of the transaction.  Whoever locks all slots of the sku may
+ * wait for it, so no other one is waited for then: if the line is not there any
+ * more, it gets that slot.
  */
 text *
 alloc_place(const AllocLine *line)
 {
 	bool		look_for_line = repeats_expected > 0 ||
 		IsolationUsesXactSnapshot();
+	bool		has_slot = false;
 	int			waits = 0;
+	AllocOffer	offer;
 
 	for (;;)
 	{
 		AllocLineRow there;
-		AllocOffer	offer;
 
 		if (look_for_line && alloc_store_settle_line(line, &there))
 		{
@@ -269,14 +290,18 @@ alloc_place(const AllocLine *line)
 				return batch_of(&there);
 			continue;
 		}
-		alloc_store_best_offer(line->sku, line->qty, line->qty, &offer);
+		if (has_slot)
+			has_slot = alloc_store_offer_again(&offer, line->qty);
+		if (!has_slot)
+			alloc_store_best_offer(line->sku, line->qty, line->qty, &offer);
 		if (offer.kind == ALLOC_OFFER_FREE)
 		{
-			if (take(line, &offer, &look_for_line))
+			if (take(line, &offer, &has_slot))
 			{
 				alloc_store_arrange(&offer, line->qty, waits > 0);
 				return offer.batch.ref;
 			}
+			look_for_line |= has_slot;
 			waits++;
 		}
 		else if (!look_for_line)
@@ -302,13 +327,13 @@ alloc_place(const AllocLine *line)
 
 /*
  * Takes what is offered, and records it.  False: the slot has changed, or
- * somebody else was faster with the line.
+ * somebody else was faster with the line; then *has_slot is set.
  *
  * The event's id is drawn after the look that found the slot, and the slot is
  * still as it was then: so whatever wrote it before has a smaller one.
  */
 static bool
-take(const AllocLine *line, const AllocOffer *offer, bool *look_for_line)
+take(const AllocLine *line, const AllocOffer *offer, bool *has_slot)
 {
 	int64		event_id = alloc_store_next_event_id();
 	bool		held = line->expires_at != 0;
@@ -322,7 +347,7 @@ take(const AllocLine *line, const AllocOffer *offer, bool *look_for_line)
 	if (!alloc_store_insert_line(line, offer->batch.plan.batch_id, event_id))
 	{
 		alloc_store_undo(&offer->batch, &offer->slot);
-		*look_for_line = true;
+		*has_slot = true;
 		return false;
 	}
 	if (offer->slot.waiting)

@@ -28,6 +28,8 @@
 #include "event.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "share.h"
+#include "stat.h"
 #include "utils/memutils.h"
 
 PG_FUNCTION_INFO_V1(alloc_cancel_backorder);
@@ -58,7 +60,9 @@ alloc_cancel_backorder(PG_FUNCTION_ARGS)
 	bool		waited;
 
 	alloc_command_begin("cancel_backorder()");
+	alloc_share_require(sku);
 	waited = cancel(orderid, sku);
+	alloc_stat_count(ALLOC_STAT_CANCEL_BACKORDER);
 	alloc_command_end();
 	PG_RETURN_BOOL(waited);
 }
@@ -284,6 +288,7 @@ serve_line(const AllocWaitingRow *row, const AllocBatchRow *batch,
 		return false;
 	}
 	alloc_event_allocated(event_id, &row->line, batch->ref, chain);
+	alloc_stat_count(ALLOC_STAT_BACKORDERS_SERVED);
 	chain->newest = event_id;
 	chain->merged = NULL;
 	return true;

@@ -17,6 +17,8 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "share.h"
+#include "stat.h"
 #include "utils/tuplestore.h"
 
 PG_FUNCTION_INFO_V1(alloc_change_batch_eta);
@@ -51,6 +53,7 @@ alloc_change_batch_eta(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	alloc_command_begin("change_batch_eta()");
 	change_eta(ref, &now, (ReturnSetInfo *) fcinfo->resultinfo);
+	alloc_stat_count(ALLOC_STAT_CHANGE_BATCH_ETA);
 	alloc_command_end();
 	return (Datum) 0;
 }
@@ -61,6 +64,7 @@ change_eta(const text *ref, const AllocPlanBatch *now, ReturnSetInfo *result)
 	AllocBatchRow batch;
 
 	alloc_require_batch(ref, &batch);
+	alloc_share_require(batch.sku);
 	alloc_store_renew_product(batch.sku);
 	alloc_store_look();
 	alloc_require_batch(ref, &batch);

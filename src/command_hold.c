@@ -24,6 +24,8 @@
 #include "event.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "share.h"
+#include "stat.h"
 #include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(alloc_hold);
@@ -76,7 +78,9 @@ alloc_hold(PG_FUNCTION_ARGS)
 	line.expires_at = alloc_arg_end(fcinfo, 3, "ttl");
 
 	alloc_command_begin("hold()");
+	alloc_share_require(line.sku);
 	ref = alloc_place(&line);
+	alloc_stat_count(ALLOC_STAT_HOLD);
 	alloc_command_end();
 	if (ref == NULL)
 		PG_RETURN_NULL();
@@ -99,6 +103,7 @@ alloc_confirm(PG_FUNCTION_ARGS)
 
 	alloc_command_begin("confirm()");
 	confirmed = confirm(orderid);
+	alloc_stat_count(ALLOC_STAT_CONFIRM);
 	alloc_command_end();
 	PG_RETURN_INT64(confirmed);
 }
@@ -118,6 +123,7 @@ alloc_release(PG_FUNCTION_ARGS)
 
 	alloc_command_begin("release()");
 	released = release(orderid);
+	alloc_stat_count(ALLOC_STAT_RELEASE);
 	alloc_command_end();
 	PG_RETURN_INT64(released);
 }
@@ -140,6 +146,7 @@ alloc_extend_hold(PG_FUNCTION_ARGS)
 
 	alloc_command_begin("extend_hold()");
 	extended = extend(orderid, expires_at);
+	alloc_stat_count(ALLOC_STAT_EXTEND_HOLD);
 	alloc_command_end();
 	PG_RETURN_INT64(extended);
 }

@@ -17,6 +17,7 @@
 #include "funcapi.h"
 #include "handler.h"
 #include "miscadmin.h"
+#include "stat.h"
 #include "utils/memutils.h"
 #include "utils/tuplestore.h"
 
@@ -48,6 +49,7 @@ alloc_allocate_lines(PG_FUNCTION_ARGS)
 	oldcxt = MemoryContextSwitchTo(lines_cxt);
 	alloc_bulk_read(&bulk, fcinfo, 0, NULL);
 	alloc_bulk_run(&bulk, "allocate_lines()", alloc_bulk_allocate);
+	alloc_stat_count(ALLOC_STAT_ALLOCATE_LINES);
 	return_lines(&bulk, (ReturnSetInfo *) fcinfo->resultinfo);
 	alloc_handler_run_noted();
 	MemoryContextSwitchTo(oldcxt);

@@ -22,6 +22,7 @@
 #include "handler.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
+#include "stat.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/tuplestore.h"
@@ -74,10 +75,10 @@ static const OrderModeEntry modes[ORDER_NMODES] = {
  *		appear: 'allocated', 'out_of_stock', 'backordered', or 'not_taken':
  *		there was stock, or the line is held, but the order is not taken.
  *
- * The same order again: the same batches, or it waits, and no event.  Errors: those of
- * allocate(); 22004, too, when lines, one of them or mode is NULL; 22023 when a
- * line is of another order or there is no such mode; 22003 (the quantities of a
- * sku pass 2^63-1).  Source: DESIGN section 2.
+ * The same order again: the same batches, or it waits, and no event.  Errors:
+ * those of allocate(); 22004, too, when lines, one of them or mode is NULL;
+ * 22023 when a line is of another order or there is no such mode; 22003 (the
+ * quantities of a sku pass 2^63-1).  Source: DESIGN section 2.
  */
 Datum
 alloc_allocate_order(PG_FUNCTION_ARGS)
@@ -96,6 +97,7 @@ alloc_allocate_order(PG_FUNCTION_ARGS)
 	add_up_skus(&bulk);
 	bulk.rest_waits = mode == ORDER_BACKORDER;
 	alloc_bulk_run(&bulk, "allocate_order()", modes[mode].serve);
+	alloc_stat_count(ALLOC_STAT_ALLOCATE_ORDER);
 	return_order(&bulk, (ReturnSetInfo *) fcinfo->resultinfo);
 	alloc_handler_run_noted();
 	MemoryContextSwitchTo(oldcxt);
@@ -185,7 +187,8 @@ serve_all(AllocBulk *bulk)
 	if (!each_is_served(bulk))
 		return alloc_bulk_give_up(bulk) ?
 			ALLOC_BULK_GIVEN_UP : ALLOC_BULK_AGAIN;
-	return alloc_bulk_write(bulk) ? ALLOC_BULK_DONE : ALLOC_BULK_AGAIN;
+	return alloc_bulk_keep_whole(bulk) && alloc_bulk_write(bulk) ?
+		ALLOC_BULK_DONE : ALLOC_BULK_AGAIN;
 }
 
 static bool

@@ -19,6 +19,8 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "share.h"
+#include "stat.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
@@ -75,6 +77,7 @@ alloc_change_batch_quantity(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	alloc_command_begin("change_batch_quantity()");
 	change_quantity(ref, qty, (ReturnSetInfo *) fcinfo->resultinfo);
+	alloc_stat_count(ALLOC_STAT_CHANGE_BATCH_QUANTITY);
 	alloc_command_end();
 	return (Datum) 0;
 }
@@ -85,6 +88,7 @@ change_quantity(const text *ref, int64 qty, ReturnSetInfo *result)
 	AllocBatchRow batch;
 
 	alloc_require_batch(ref, &batch);
+	alloc_share_require(batch.sku);
 	alloc_store_renew_product(batch.sku);
 	alloc_store_look();
 	alloc_require_batch(ref, &batch);
@@ -366,6 +370,7 @@ move_line(const Shrink *plan, const AllocLineRow *row, size_t to)
 	}
 	alloc_store_move_line(row, batch->plan.batch_id, event_id);
 	alloc_event_allocated(event_id, &row->line, batch->ref, chain);
+	alloc_stat_count(ALLOC_STAT_LINES_MOVED);
 	chain->newest = event_id;
 	chain->merged = NULL;
 }

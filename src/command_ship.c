@@ -17,6 +17,8 @@
 #include "event.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "share.h"
+#include "stat.h"
 #include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(alloc_ship);
@@ -42,8 +44,11 @@ alloc_ship(PG_FUNCTION_ARGS)
 	int64		shipped;
 
 	alloc_command_begin("ship()");
+	if (sku != NULL)
+		alloc_share_require(sku);
 	alloc_require_no_holds(orderid, sku);
 	shipped = sku == NULL ? ship_order(orderid) : ship_line(orderid, sku);
+	alloc_stat_count(ALLOC_STAT_SHIP);
 	alloc_command_end();
 	PG_RETURN_INT64(shipped);
 }
@@ -68,6 +73,7 @@ alloc_purge_shipped(PG_FUNCTION_ARGS)
 	alloc_command_begin("purge_shipped()");
 	purged = alloc_store_purge_shipped(PG_GETARG_TIMESTAMPTZ(0));
 	alloc_store_forget_ended_holds(PG_GETARG_TIMESTAMPTZ(0), PG_INT64_MAX);
+	alloc_stat_count(ALLOC_STAT_PURGE_SHIPPED);
 	alloc_command_end();
 	PG_RETURN_INT64(purged);
 }

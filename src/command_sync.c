@@ -27,6 +27,8 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "share.h"
+#include "stat.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/tuplestore.h"
@@ -44,6 +46,7 @@ typedef struct SyncPlan
 static void sync_batches(AllocFeed *feed, Oid source, ReturnSetInfo *result);
 static void show_plan(AllocFeed *feed, Oid source, ReturnSetInfo *result);
 static void make_plan(SyncPlan *plan, AllocFeed *feed);
+static void require_served(const AllocFeed *feed);
 static void add_action(SyncPlan *plan, AllocFeed *feed,
 					   const AllocPlanAction *action);
 static int	compare_feed(const void *a, const void *b, void *arg);
@@ -93,6 +96,7 @@ alloc_sync_batches(PG_FUNCTION_ARGS)
 	else
 		sync_batches(&feed, PG_GETARG_OID(0),
 					 (ReturnSetInfo *) fcinfo->resultinfo);
+	alloc_stat_count(ALLOC_STAT_SYNC_BATCHES);
 	MemoryContextSwitchTo(oldcxt);
 	MemoryContextDelete(feed.cxt);
 	return (Datum) 0;
@@ -107,6 +111,7 @@ sync_batches(AllocFeed *feed, Oid source, ReturnSetInfo *result)
 	SyncPlan	plan = {0};
 
 	alloc_store_begin("sync_batches()");
+	alloc_store_open_stock();
 	alloc_store_take_turn();
 	alloc_store_end();
 	alloc_feed_read(feed, source, true);
@@ -134,7 +139,7 @@ show_plan(AllocFeed *feed, Oid source, ReturnSetInfo *result)
 }
 
 /*
- * Raises 22023 and SK004.
+ * Raises 22023, 55000 and SK004.
  */
 static void
 make_plan(SyncPlan *plan, AllocFeed *feed)
@@ -143,6 +148,7 @@ make_plan(SyncPlan *plan, AllocFeed *feed)
 	AllocPlanAction action;
 	AllocPlanSync sync = {.feed = feed->rows,.nfeed = feed->n};
 
+	require_served(feed);
 	plan->room = 64;
 	plan->actions = palloc_array(AllocPlanAction, plan->room);
 	sync.npresent = alloc_store_present(&present);
@@ -164,6 +170,22 @@ make_plan(SyncPlan *plan, AllocFeed *feed)
 			alloc_require_not_shipped(alloc_feed_text(&plan->actions[i].ref),
 									  plan->actions[i].shipped,
 									  plan->actions[i].after.qty);
+}
+
+/*
+ * A feed is for the skus of this partition, all of them.
+ */
+static void
+require_served(const AllocFeed *feed)
+{
+	for (size_t i = 0; i < feed->n; i++)
+	{
+		text	   *sku = alloc_feed_text(&feed->rows[i].sku);
+
+		CHECK_FOR_INTERRUPTS();
+		alloc_share_require(sku);
+		pfree(sku);
+	}
 }
 
 static void

@@ -25,6 +25,12 @@
 #include "varatt.h"
 #endif
 
+/* What commands/explain.h had up to 17. */
+#if PG_VERSION_NUM >= 180000
+#include "commands/explain_format.h"
+#include "commands/explain_state.h"
+#endif
+
 /* Which indexes an update has to maintain: a flag became an enum in 16. */
 #if PG_VERSION_NUM >= 160000
 typedef TU_UpdateIndexes AllocUpdateIndexes;
@@ -113,10 +119,16 @@ alloc_bitmap_next(AllocBitmapIterator *blocks, BlockNumber *block)
 }
 #endif
 
-/* 17 lets an index method keep state between insertions of one command. */
+/* A process's place, below MaxBackends: 17 gave it a type and a name. */
 #if PG_VERSION_NUM >= 170000
-#define alloc_index_insert_cleanup(index, info) \
-	index_insert_cleanup(index, info)
+#define alloc_proc_number() MyProcNumber
+#else
+#define alloc_proc_number() (MyProc->pgprocno)
+#endif
+
+/* 17 lets an index method end what it keeps between insertions. */
+#if PG_VERSION_NUM >= 170000
+#define alloc_index_insert_cleanup(index, info) index_insert_cleanup(index, info)
 #else
 #define alloc_index_insert_cleanup(index, info) ((void) 0)
 #endif
@@ -154,6 +166,31 @@ alloc_bitmap_next(AllocBitmapIterator *blocks, BlockNumber *block)
 #define palloc0_array(type, count) ((type *) palloc0(sizeof(type) * (count)))
 #define repalloc_array(pointer, type, count) \
 	((type *) repalloc(pointer, sizeof(type) * (count)))
+#endif
+
+/* What is joined by a foreign scan's path came in 17, disabled nodes in 18. */
+#if PG_VERSION_NUM >= 180000
+#define alloc_create_foreignscan_path(root, rel, rows, startup, total) \
+	create_foreignscan_path(root, rel, NULL, rows, 0, startup, total, NIL, \
+							(rel)->lateral_relids, NULL, NIL, NIL)
+#elif PG_VERSION_NUM >= 170000
+#define alloc_create_foreignscan_path(root, rel, rows, startup, total) \
+	create_foreignscan_path(root, rel, NULL, rows, startup, total, NIL, \
+							(rel)->lateral_relids, NULL, NIL, NIL)
+#else
+#define alloc_create_foreignscan_path(root, rel, rows, startup, total) \
+	create_foreignscan_path(root, rel, NULL, rows, startup, total, NIL, \
+							(rel)->lateral_relids, NULL, NIL)
+#endif
+
+/* As whom a foreign table is read: in the plan since 16. */
+#if PG_VERSION_NUM >= 160000
+#define alloc_foreign_scan_user(node) \
+	(((ForeignScan *) (node)->ss.ps.plan)->checkAsUser)
+#else
+#define alloc_foreign_scan_user(node) \
+	(exec_rt_fetch(((ForeignScan *) (node)->ss.ps.plan)->scan.scanrelid, \
+				   (node)->ss.ps.state)->checkAsUser)
 #endif
 
 #endif							/* ALLOC_COMPAT_H */

@@ -5,11 +5,11 @@
  *
  * A command appends an event when its locks are held, so that ids grow in
  * the order of causes.  With alloc.notify = relay the record says that the
- * relay is to send it, and that is all.  With alloc.notify = commit the event is also queued
- * for NOTIFY in the caller's transaction: PostgreSQL sends it at commit, and
- * forgets it with a transaction or savepoint that is rolled back.  The
- * doorbell on channel alloc_events is rung once, just before the commit, with
- * the highest id among the events that were not rolled back.
+ * relay is to send it, and that is all.  With alloc.notify = commit the event
+ * is also queued for NOTIFY in the caller's transaction: PostgreSQL sends it at
+ * commit, and forgets it with a transaction or savepoint that is rolled back.
+ * The doorbell on channel alloc_events is rung once, just before the commit,
+ * with the highest id among the events that were not rolled back.
  *
  * Memory: the stack of highest ids, one for each subtransaction that appended
  * an event, is in TopTransactionContext.
@@ -24,6 +24,7 @@
 #include "handler.h"
 #include "relay.h"
 #include "shared.h"
+#include "stat.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
 #include "utils/memutils.h"
@@ -111,6 +112,8 @@ alloc_event_allocated(int64 event_id, const AllocLine *line,
 	event.expires_at = line->expires_at;
 	event.before = *before;
 	append_event(&event);
+	alloc_stat_count(line->expires_at == 0 ? ALLOC_STAT_LINES_ALLOCATED :
+					 ALLOC_STAT_LINES_HELD);
 }
 
 void
@@ -121,6 +124,9 @@ alloc_event_deallocated(const AllocLine *line, const text *batchref)
 
 	event.expires_at = line->expires_at;
 	append_event(&event);
+	alloc_stat_count(batchref == NULL ? ALLOC_STAT_BACKORDERS_CANCELED :
+					 line->expires_at == 0 ? ALLOC_STAT_LINES_DEALLOCATED :
+					 ALLOC_STAT_HOLDS_RELEASED);
 }
 
 /*
@@ -147,6 +153,7 @@ alloc_event_confirmed(const AllocLineRow *row, const text *batchref)
 
 	event.before.newest = row->event_id;
 	append_event(&event);
+	alloc_stat_count(ALLOC_STAT_HOLDS_CONFIRMED);
 }
 
 void
@@ -156,6 +163,7 @@ alloc_event_hold_expired(const AllocLine *line, const text *batchref)
 
 	event.expires_at = line->expires_at;
 	append_event(&event);
+	alloc_stat_count(ALLOC_STAT_HOLDS_EXPIRED);
 }
 
 void
@@ -164,6 +172,7 @@ alloc_event_out_of_stock(const AllocLine *line)
 	AllocEventRow event = new_line_event("out_of_stock", line, NULL);
 
 	append_event(&event);
+	alloc_stat_count(ALLOC_STAT_OUT_OF_STOCK);
 }
 
 /*
@@ -178,6 +187,7 @@ alloc_event_backordered(int64 event_id, const AllocLine *line)
 
 	event.event_id = event_id;
 	append_event(&event);
+	alloc_stat_count(ALLOC_STAT_LINES_BACKORDERED);
 }
 
 /*
@@ -205,6 +215,7 @@ alloc_event_promise_changed(const AllocLine *line, const AllocBatchRow *batch,
 	event.eta = eta_of(now);
 	event.old_eta = eta_of(&batch->plan);
 	append_event(&event);
+	alloc_stat_count(ALLOC_STAT_PROMISES_CHANGED);
 }
 
 /*
@@ -219,6 +230,7 @@ alloc_event_shipped(int64 event_id, const AllocLine *line,
 
 	event.event_id = event_id;
 	append_event(&event);
+	alloc_stat_count(ALLOC_STAT_LINES_SHIPPED);
 }
 
 /*
@@ -349,18 +361,22 @@ merge_doorbell(SubXactEvent event, SubTransactionId my_subid,
 			   SubTransactionId parent_subid, void *arg)
 {
 	int			level = GetCurrentTransactionNestLevel();
+	Doorbell   *ended = doorbell;
 
 	if (doorbell == NULL || doorbell->nest_level < level)
 		return;
 	if (event == SUBXACT_EVENT_ABORT_SUB)
-		doorbell = doorbell->outer;
+	{
+		doorbell = ended->outer;
+		pfree(ended);
+	}
 	else if (event == SUBXACT_EVENT_COMMIT_SUB)
 	{
-		if (doorbell->outer && doorbell->outer->nest_level == level - 1)
+		if (ended->outer && ended->outer->nest_level == level - 1)
 		{
-			doorbell->outer->event_id = Max(doorbell->outer->event_id,
-											doorbell->event_id);
-			doorbell = doorbell->outer;
+			doorbell = ended->outer;
+			doorbell->event_id = Max(doorbell->event_id, ended->event_id);
+			pfree(ended);
 		}
 		else
 			doorbell->nest_level = level - 1;

@@ -7,7 +7,7 @@
  * event, in its transaction; an asynchronous one by a worker, after the commit
  * (handler_worker.c).  Both run as the role that subscribed, with that role's
  * search_path of then, and cannot become another role: whoever causes an event
- * gets no right by it, and neither does whoever handles it.
+ * gets no right by it, and neither does whoever handles it, or wrote what does.
  *
  * Memory: "alloc handlers" has what this backend knows of the subscriptions,
  * and the ids of the events that synchronous handlers are still to be called
@@ -68,6 +68,7 @@ static void load_subscriptions(void);
 static void note(int64 event_id);
 static void run_for_event(int64 event_id);
 static Oid	find_function(const AllocSubscription *subscription);
+static void require_trusted(Form_pg_proc function, const char *name);
 static void tell_handler(void *arg);
 
 /*
@@ -78,8 +79,9 @@ static void tell_handler(void *arg);
  *		transaction an error aborts; 'async', by a worker after the commit.
  *
  * Errors: 22004, 22023 (unknown type or mode, a function of other arguments),
- * 42883 (no such function), 42501 (no EXECUTE on it), 42710 (the same is
- * subscribed).  Source: the book, chapters 8 (message bus) and 11.
+ * 42883 (no such function), 42501 (no EXECUTE on it, or its owner has not the
+ * role's rights), 42710 (the same is subscribed).  Source: the book, chapters
+ * 8 (message bus) and 11.
  */
 Datum
 alloc_subscribe(PG_FUNCTION_ARGS)
@@ -381,8 +383,7 @@ checked_handler(FunctionCallInfo fcinfo, int n)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s cannot be a handler", name),
 				 errhint("A handler is a function with one argument of type jsonb that does not return a set.")));
-	if (!alloc_may_execute(PG_GETARG_OID(n), GetUserId()))
-		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, name);
+	require_trusted(function, name);
 	ReleaseSysCache(tuple);
 	return name;
 }
@@ -500,17 +501,44 @@ run_for_event(int64 event_id)
 }
 
 /*
- * The handler's function, which its role must be allowed to call.
+ * The handler's function.  Since it was subscribed, it may have got another
+ * owner, or another function its name.
  */
 static Oid
 find_function(const AllocSubscription *subscription)
 {
 	Oid			function = DatumGetObjectId(DirectFunctionCall1(regprocedurein,
 																CStringGetDatum(subscription->handler)));
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
 
-	if (!alloc_may_execute(function, GetUserId()))
-		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, subscription->handler);
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for function %u", function);
+	require_trusted((Form_pg_proc) GETSTRUCT(tuple), subscription->handler);
+	ReleaseSysCache(tuple);
 	return function;
+}
+
+/*
+ * The current role must be allowed to call the function.  Whoever owns it can
+ * replace it, and would act with the role's rights: so the owner must have
+ * them, or the function not run with them.
+ */
+static void
+require_trusted(Form_pg_proc function, const char *name)
+{
+	Oid			role = GetUserId();
+
+	if (!alloc_may_execute(function->oid, role))
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, name);
+	if (!function->prosecdef && !has_privs_of_role(function->proowner, role))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("%s would run with rights that its owner does not have",
+						name),
+				 errdetail("It belongs to role \"%s\", who can replace it, and is subscribed by \"%s\".",
+						   GetUserNameFromId(function->proowner, false),
+						   GetUserNameFromId(role, false)),
+				 errhint("Let its owner subscribe it, or make it SECURITY DEFINER.")));
 }
 
 static void

@@ -32,6 +32,7 @@
 #include "fmgr.h"
 #include "message.h"
 #include "miscadmin.h"
+#include "stat.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/numeric.h"
@@ -83,6 +84,7 @@ alloc_handle(PG_FUNCTION_ARGS)
 				 errmsg("message must not be null")));
 	json = PG_GETARG_JSONB_P(0);
 	alloc_message_read(json, &message);
+	alloc_stat_count(ALLOC_STAT_HANDLE);
 	if (message.message_id == NULL)
 		PG_RETURN_JSONB_P(carry_out(&message));
 	PG_RETURN_JSONB_P(handle_once(json, &message));
@@ -108,6 +110,7 @@ handle_once(Jsonb *json, AllocMessage *message)
 	if (!is_new)
 	{
 		require_same_body(&there, &row);
+		alloc_stat_count(ALLOC_STAT_MESSAGES_REPEATED);
 		return there.answer;
 	}
 	row.answer = carry_out(message);

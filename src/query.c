@@ -13,6 +13,7 @@
 #include "executor/executor.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "share.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
@@ -123,8 +124,10 @@ alloc_promise(PG_FUNCTION_ARGS)
 static size_t
 read_stock(const text *sku, AllocBatchRow **batches)
 {
-	size_t		n = alloc_store_batches(sku, batches);
+	size_t		n;
 
+	alloc_share_require(sku);
+	n = alloc_store_batches(sku, batches);
 	if (n == 0 && !alloc_store_product_exists(sku))
 		alloc_unknown_sku(sku);
 	for (size_t i = 0; i < n; i++)

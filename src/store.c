@@ -291,7 +291,8 @@ alloc_store_product_exists(const text *sku)
  *
  * The lock is a new version of the row, not a mark on the old one: what the
  * batches of a sku add up to is decided under it, and a transaction whose
- * snapshot is older must not decide again on what it sees.
+ * snapshot is older must not decide again on what it sees.  One new version in a
+ * transaction is enough, and each look walks past those before it.
  */
 bool
 alloc_store_renew_product(const text *sku)
@@ -302,6 +303,8 @@ alloc_store_renew_product(const text *sku)
 	{
 		ItemPointerData tid = table->found->tts_tid;
 
+		if (alloc_table_found_ours(table))
+			return true;
 		alloc_row_set_text(alloc_table_row(table), PRODUCT_C_SKU, sku);
 		if (alloc_store_is_unchanged(alloc_table_update(table, &tid)))
 			return true;

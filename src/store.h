@@ -226,6 +226,13 @@ typedef struct AllocDelivery
 	ItemPointerData tid;
 } AllocDelivery;
 
+/* Of the skus: those of which partition_of() & (count - 1) is the number. */
+typedef struct AllocShare
+{
+	int32		number;
+	int32		count;			/* a power of two */
+} AllocShare;
+
 /* Setting: the number of slots that a batch may have. */
 extern int	alloc_max_slots;
 
@@ -236,6 +243,8 @@ extern void alloc_store_end(void);
 extern void alloc_store_look(void);
 extern void alloc_store_begin_query(const char *query);
 extern void alloc_store_end_query(void);
+
+extern void alloc_store_read_share(Oid *relid, AllocShare *share);
 
 extern bool alloc_store_find_line(const text *orderid, const text *sku,
 								  AllocLineRow *row);
@@ -248,6 +257,7 @@ extern bool alloc_store_add_line(const AllocLine *line, int64 batch_id,
 extern void alloc_store_move_line(const AllocLineRow *row, int64 batch_id,
 								  int64 event_id);
 extern void alloc_store_rewrite_line(const AllocLineRow *row);
+extern bool alloc_store_try_keep_line(const ItemPointerData *tid);
 extern bool alloc_store_delete_line(const AllocLineRow *row);
 extern bool alloc_store_mark_shipped(const AllocLineRow *row, int64 event_id);
 extern int64 alloc_store_purge_shipped(TimestampTz before);
@@ -315,6 +325,7 @@ extern bool alloc_store_ship(const AllocBatchRow *batch,
 							 const AllocSlotRow *slot, int64 qty);
 extern bool alloc_store_give(const AllocBatchRow *batch,
 							 const AllocSlotRow *slot, int64 qty);
+extern bool alloc_store_offer_again(AllocOffer *offer, int64 qty);
 extern void alloc_store_undo(const AllocBatchRow *batch,
 							 const AllocSlotRow *slot);
 extern void alloc_store_wait_slot(const AllocSlotRow *slot);

@@ -11,6 +11,7 @@
 #include "catalog/pg_class.h"
 #include "compat.h"
 #include "miscadmin.h"
+#include "share.h"
 #include "storage/lmgr.h"
 #include "store_private.h"
 
@@ -51,7 +52,8 @@ alloc_store_take_turn(void)
 
 /*
  * alloc_store_present
- *		All batches, in no order, with what was shipped.
+ *		All batches of skus that are served here, in no order, with what was
+ *		shipped.
  *
  * Reads both tables in whole.  Returns how many, and them in *present.
  */
@@ -69,6 +71,8 @@ alloc_store_present(AllocPlanPresent **present)
 	scan = alloc_table_scan_all(table, NULL, 0);
 	while (alloc_table_next_of_all(table, scan))
 	{
+		if (!alloc_share_serves(DatumGetTextPP(alloc_row_get(table, BATCH_C_SKU))))
+			continue;
 		if (n == room)
 		{
 			room *= 2;

@@ -15,6 +15,7 @@
 #include "argument.h"
 #include "common/int.h"
 #include "compat.h"
+#include "share.h"
 #include "store_private.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -53,17 +54,24 @@ alloc_store_find_hold(const text *orderid, const text *sku,
 /*
  * alloc_store_holds_of_order
  *		The holds of an order, those that have ended too, in the order of their
- *		skus' bytes.  Returns how many, and them in *holds.
+ *		skus' bytes; of skus that are served here.  Returns how many, and them
+ *		in *holds.
  */
 size_t
 alloc_store_holds_of_order(const text *orderid, AllocHoldRow **holds)
 {
 	ScanKeyData key;
+	size_t		n;
+	size_t		served = 0;
 
 	alloc_key_text(&key, 1, orderid);
-	return collect_holds(alloc_table_scan(&alloc_tables[HOLD], HOLD_LINE,
-										  GetActiveSnapshot(), &key, 1),
-						 SIZE_MAX, holds);
+	n = collect_holds(alloc_table_scan(&alloc_tables[HOLD], HOLD_LINE,
+									   GetActiveSnapshot(), &key, 1),
+					  SIZE_MAX, holds);
+	for (size_t i = 0; i < n; i++)
+		if (alloc_share_serves((*holds)[i].line.sku))
+			(*holds)[served++] = (*holds)[i];
+	return served;
 }
 
 /*
@@ -92,8 +100,8 @@ alloc_store_some_expired_holds(int64 batch_id, TimestampTz now, size_t max,
 /*
  * alloc_store_due_batches
  *		The batches, up to max, that have holds which are over at a moment and
- *		have not been ended.  Returns how many, and them in due, each with the
- *		end of the first.
+ *		have not been ended; of skus that are served here.  Returns how many,
+ *		and them in due, each with the end of the first.
  *
  * The holds are read in the order of their ends, from behind a place on, which
  * moves.  *more: there may be others behind it, because max batches were found
@@ -120,7 +128,8 @@ alloc_store_due_batches(AllocDue *place, TimestampTz now, AllocDue *due,
 		{
 			place->expires_at = alloc_row_get_time(table, HOLD_C_EXPIRES);
 			place->batch_id = DatumGetInt64(alloc_row_get(table, HOLD_C_BATCH));
-			if (!is_among(place->batch_id, due, n))
+			if (alloc_share_serves(DatumGetTextPP(alloc_row_get(table, HOLD_C_SKU))) &&
+				!is_among(place->batch_id, due, n))
 				due[n++] = *place;
 			*more = n == max || ++nread == max * HOLDS_READ;
 		}
@@ -187,7 +196,7 @@ alloc_store_may_have_more_holds(const text *orderid, int64 n)
 /*
  * alloc_store_count_holds
  *		How many lines of an order are held at a moment, in the newest state,
- *		uncommitted work of others included.
+ *		uncommitted work of others included; of skus that are served here.
  */
 int64
 alloc_store_count_holds(const text *orderid, TimestampTz now)
@@ -211,6 +220,8 @@ alloc_store_count_holds(const text *orderid, TimestampTz now)
 			continue;
 		/* Of one that is being changed there are two versions. */
 		sku = DatumGetTextPCopy(alloc_row_get(table, HOLD_C_SKU));
+		if (!alloc_share_serves(sku))
+			continue;
 		if (last == NULL || !alloc_same_key(last, sku))
 			n++;
 		last = sku;
@@ -351,7 +362,8 @@ alloc_store_forget_end(const text *orderid, const text *sku)
 /*
  * alloc_store_forget_ended_holds
  *		Forgets holds that ended before a moment, the oldest first, up to max
- *		of them; those that somebody is at work on are left.
+ *		of them; those that somebody is at work on are left, and those of skus
+ *		that are not served here.
  */
 void
 alloc_store_forget_ended_holds(TimestampTz before, int64 max)
@@ -366,7 +378,8 @@ alloc_store_forget_ended_holds(TimestampTz before, int64 max)
 	{
 		ItemPointerData tid = table->found->tts_tid;
 
-		if (alloc_table_try_lock(table, &tid))
+		if (alloc_share_serves(DatumGetTextPP(alloc_row_get(table, HOLD_C_SKU))) &&
+			alloc_table_try_lock(table, &tid))
 			(void) alloc_store_is_unchanged(alloc_table_delete(table, &tid));
 	}
 	index_endscan(scan);

@@ -9,6 +9,7 @@
 
 #include "access/xact.h"
 #include "compat.h"
+#include "share.h"
 #include "store_private.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -123,6 +124,21 @@ alloc_store_rewrite_line(const AllocLineRow *row)
 }
 
 /*
+ * alloc_store_try_keep_line
+ *		Keeps a line from being taken off until the end of the transaction; it
+ *		may be shipped.  False: somebody is at work on it, or has changed it
+ *		since the last look.
+ */
+bool
+alloc_store_try_keep_line(const ItemPointerData *tid)
+{
+	ItemPointerData kept = *tid;
+
+	return alloc_table_try_keep(&alloc_tables[ALLOCATION], &kept) ||
+		alloc_store_is_unchanged(TM_Updated);
+}
+
+/*
  * alloc_store_delete_line
  *		Takes a line off.  The caller has written or locked a slot of its
  *		batch.  False: somebody else was faster; look again.
@@ -156,7 +172,8 @@ alloc_store_mark_shipped(const AllocLineRow *row, int64 event_id)
 
 /*
  * alloc_store_purge_shipped
- *		Forgets lines that were shipped before a moment; returns how many.
+ *		Forgets lines that were shipped before a moment, of skus that are
+ *		served here; returns how many.
  */
 int64
 alloc_store_purge_shipped(TimestampTz before)
@@ -172,6 +189,8 @@ alloc_store_purge_shipped(TimestampTz before)
 	{
 		ItemPointerData tid = table->found->tts_tid;
 
+		if (!alloc_share_serves(DatumGetTextPP(alloc_row_get(table, LINE_C_SKU))))
+			continue;
 		/* Who was faster has forgotten it. */
 		purged += alloc_store_is_unchanged(alloc_table_delete(table, &tid));
 	}
@@ -182,7 +201,8 @@ alloc_store_purge_shipped(TimestampTz before)
 /*
  * alloc_store_skus_of_order
  *		The skus of an order's lines that were not shipped, in the order of
- *		their bytes.  Returns how many, and them in *skus.
+ *		their bytes, if they are served here.  Returns how many, and them in
+ *		*skus.
  */
 size_t
 alloc_store_skus_of_order(const text *orderid, const text ***skus)
@@ -198,11 +218,14 @@ alloc_store_skus_of_order(const text *orderid, const text ***skus)
 	scan = alloc_table_scan(table, ALLOCATION_LINE, GetActiveSnapshot(), &key, 1);
 	while (alloc_table_next(table, scan, ForwardScanDirection))
 	{
-		if (!table->found->tts_isnull[LINE_C_SHIPPED])
+		Datum		sku = alloc_row_get(table, LINE_C_SKU);
+
+		if (!table->found->tts_isnull[LINE_C_SHIPPED] ||
+			!alloc_share_serves(DatumGetTextPP(sku)))
 			continue;
 		if (n == room)
 			*skus = repalloc_array(*skus, const text *, room *= 2);
-		(*skus)[n++] = DatumGetTextPCopy(alloc_row_get(table, LINE_C_SKU));
+		(*skus)[n++] = DatumGetTextPCopy(sku);
 	}
 	index_endscan(scan);
 	return n;

@@ -21,6 +21,7 @@
 #include "argument.h"
 #include "common/pg_prng.h"
 #include "compat.h"
+#include "stat.h"
 #include "store_private.h"
 #include "utils/fmgroids.h"
 #include "utils/snapmgr.h"
@@ -359,6 +360,23 @@ alloc_store_undo(const AllocBatchRow *batch, const AllocSlotRow *slot)
 }
 
 /*
+ * alloc_store_offer_again
+ *		Makes an offer whose slot this command has written, and undone, the one
+ *		to take qty units from.  False: it has merged the slot since, or moved
+ *		its units.
+ */
+bool
+alloc_store_offer_again(AllocOffer *offer, int64 qty)
+{
+	if (!alloc_slot_find(offer->batch.plan.batch_id, offer->slot.number,
+						 &offer->slot) ||
+		offer->slot.available < qty)
+		return false;
+	offer->kind = ALLOC_OFFER_FREE;
+	return true;
+}
+
+/*
  * alloc_store_wait_slot
  *		Waits for whoever was at work on a slot, and looks again.
  *
@@ -371,6 +389,7 @@ alloc_store_wait_slot(const AllocSlotRow *slot)
 {
 	ItemPointerData tid = slot->tid;
 
+	alloc_stat_count_now(ALLOC_STAT_SLOT_WAITS);
 	alloc_table_wait(&alloc_tables[SLOT], &tid, slot->busy);
 	/* With one snapshot there is nothing new to see: it is free, or 40001. */
 	if (IsolationUsesXactSnapshot())

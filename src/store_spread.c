@@ -16,6 +16,7 @@
 #include "argument.h"
 #include "catalog/pg_type.h"
 #include "compat.h"
+#include "stat.h"
 #include "store_private.h"
 
 /* A split leaves the units of a slot in so many, */
@@ -86,6 +87,7 @@ alloc_store_seize(const AllocOffer *offer)
 {
 	ItemPointerData tid = offer->slot.tid;
 
+	alloc_stat_count_now(ALLOC_STAT_SLOT_WAITS);
 	alloc_store_lock_product(offer->batch.sku);
 	(void) alloc_store_is_unchanged(alloc_table_lock(&alloc_tables[SLOT],
 													 &tid));
@@ -285,7 +287,10 @@ add_piece(const AllocBatchRow *batch, const AllocSlotRow *slot,
 	if (alloc_table_probe(table, SLOT_PKEY, keys, 2, &busy))
 		return false;
 	alloc_slot_set(batch, &piece);
-	return alloc_table_insert_new(table, SLOT_PKEY);
+	if (!alloc_table_insert_new(table, SLOT_PKEY))
+		return false;
+	alloc_stat_count(ALLOC_STAT_SLOT_SPLITS);
+	return true;
 }
 
 /*
@@ -353,8 +358,12 @@ lock_all(AllocBatchRow *batch)
 	memcpy(queue, before, nbefore * sizeof(AllocSlotRow));
 	qsort(queue, nbefore, sizeof(AllocSlotRow), held_longest_first);
 	for (size_t i = 0; i < nbefore; i++)
+	{
+		if (TransactionIdIsValid(queue[i].busy))
+			alloc_stat_count_now(ALLOC_STAT_SLOT_WAITS);
 		(void) alloc_store_is_unchanged(alloc_table_lock(&alloc_tables[SLOT],
 														 &queue[i].tid));
+	}
 	pfree(queue);
 	alloc_store_look();
 	alloc_store_read_slots(batch);
@@ -507,6 +516,7 @@ absorb(AllocSlotRow *into, const AllocSlotRow *slot)
 	into->hold_until = alloc_earlier_moment(into->hold_until, slot->hold_until);
 	into->waiting |= slot->waiting;
 	into->lines = join_chains(&into->lines, &slot->lines);
+	alloc_stat_count(ALLOC_STAT_SLOT_MERGES);
 }
 
 static AllocChain

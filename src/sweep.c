@@ -29,6 +29,7 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "relay.h"
+#include "share.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -270,6 +271,9 @@ end_holds(int64 batch_id)
 	if (alloc_store_some_expired_holds(batch_id, now, 1, &holds) == 0)
 		return DONE;
 	alloc_store_get_batch(batch_id, &batch);
+	/* Since the look it may have gone to another partition. */
+	if (!alloc_share_serves(batch.sku))
+		return DONE;
 	if (!alloc_store_try_lock_product(batch.sku))
 		return LEFT;
 	alloc_store_look();

@@ -2,7 +2,7 @@
  *
  * table.c
  *	  Direct access to the extension's tables: scan, insert, update, delete,
- *	  lock, without parser, planner and executor.
+ *	  without parser, planner and executor.
  *
  * The precedent is the logical replication worker (execReplication.c).  What
  * it keeps, this keeps: indexes (also those that a DBA added), CHECK and NOT
@@ -20,6 +20,7 @@
 #include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/xact.h"
+#include "catalog/catalog.h"
 #include "commands/sequence.h"
 #include "commands/trigger.h"
 #include "compat.h"
@@ -177,6 +178,8 @@ alloc_table_insert_new(AllocTable *table, int index)
 	bool		conflict = false;
 	List	   *recheck;
 
+	if (RelationIsLogicallyLogged(table->rel))
+		return alloc_table_insert_speculatively(table, index);
 	insert_heap_tuple(table);
 	recheck = alloc_insert_index_tuples(table->rri, table->row, table->estate,
 										&conflict, table->arbiters[index]);
@@ -280,6 +283,16 @@ alloc_table_found_busy(const AllocTable *table)
 }
 
 /*
+ * alloc_table_found_ours
+ *		Was the row that a scan found written by this transaction?
+ */
+bool
+alloc_table_found_ours(const AllocTable *table)
+{
+	return TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetXmin(found_header(table)));
+}
+
+/*
  * alloc_table_found_quiet
  *		Has nobody written the row that a scan found for many transactions?
  */
@@ -322,110 +335,6 @@ alloc_table_next_of_all(AllocTable *table, TableScanDesc scan)
 	if (found)
 		slot_getallattrs(table->found);
 	return found;
-}
-
-/*
- * alloc_table_wait
- *		Waits for the end of a transaction that is at work on the row at tid,
- *		behind those who wait for the row already.
- *
- * The caller stays at the head of the row's queue, so that it can try before
- * the next one, until alloc_table_leave_queue() or the end of the command.
- */
-void
-alloc_table_wait(AllocTable *table, const ItemPointerData *tid,
-				 TransactionId xid)
-{
-	alloc_table_open(table);
-	alloc_table_leave_queue(table);
-	table->queue = *tid;
-	LockTuple(table->rel, &table->queue, ExclusiveLock);
-	table->in_queue = true;
-	XactLockTableWait(xid, table->rel, &table->queue, XLTW_Update);
-}
-
-/*
- * alloc_table_leave_queue
- *		To be called before waiting for anything else.
- */
-void
-alloc_table_leave_queue(AllocTable *table)
-{
-	if (table->in_queue)
-		UnlockTuple(table->rel, &table->queue, ExclusiveLock);
-	table->in_queue = false;
-}
-
-/*
- * alloc_table_lock
- *		Locks the row at tid in its newest version, waiting for whoever has
- *		it.  What the row says then is for a new snapshot to read.
- *
- * TM_Updated, TM_Deleted: the transaction has one snapshot only, and the row
- * has changed since; or the row is gone.
- */
-TM_Result
-alloc_table_lock(AllocTable *table, ItemPointer tid)
-{
-	ItemPointerData locked_tid = *tid;
-	TM_FailureData failure;
-	TM_Result	result;
-	uint8		flags = TUPLE_LOCK_FLAG_LOCK_UPDATE_IN_PROGRESS;
-
-	alloc_table_open(table);
-	if (!IsolationUsesXactSnapshot())
-		flags |= TUPLE_LOCK_FLAG_FIND_LAST_VERSION;
-	ExecClearTuple(table->found);
-	result = table_tuple_lock(table->rel, &locked_tid, GetActiveSnapshot(),
-							  table->found, GetCurrentCommandId(false),
-							  LockTupleNoKeyExclusive, LockWaitBlock, flags,
-							  &failure);
-	ExecClearTuple(table->found);
-	return result;
-}
-
-/*
- * alloc_table_lock_version
- *		Likewise, but a row that has changed since the active snapshot is left
- *		alone, which is TM_Updated or TM_Deleted.
- */
-TM_Result
-alloc_table_lock_version(AllocTable *table, ItemPointer tid)
-{
-	TM_FailureData failure;
-	TM_Result	result;
-
-	alloc_table_open(table);
-	ExecClearTuple(table->found);
-	result = table_tuple_lock(table->rel, tid, GetActiveSnapshot(),
-							  table->found, GetCurrentCommandId(false),
-							  LockTupleNoKeyExclusive, LockWaitBlock,
-							  TUPLE_LOCK_FLAG_LOCK_UPDATE_IN_PROGRESS,
-							  &failure);
-	ExecClearTuple(table->found);
-	return result;
-}
-
-/*
- * alloc_table_try_lock
- *		Locks the row at tid, which the active snapshot sees, without waiting.
- *
- * False: somebody has it, or has changed it since.
- */
-bool
-alloc_table_try_lock(AllocTable *table, ItemPointer tid)
-{
-	TM_FailureData failure;
-	TM_Result	result;
-
-	alloc_table_open(table);
-	ExecClearTuple(table->found);
-	result = table_tuple_lock(table->rel, tid, GetActiveSnapshot(),
-							  table->found, GetCurrentCommandId(false),
-							  LockTupleNoKeyExclusive, LockWaitSkip, 0,
-							  &failure);
-	ExecClearTuple(table->found);
-	return result == TM_Ok;
 }
 
 /*

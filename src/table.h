@@ -84,6 +84,7 @@ extern bool alloc_table_find(AllocTable *table, int index, ScanKey keys,
 extern bool alloc_table_probe(AllocTable *table, int index, ScanKey keys,
 							  int nkeys, TransactionId *busy);
 extern TransactionId alloc_table_found_busy(const AllocTable *table);
+extern bool alloc_table_found_ours(const AllocTable *table);
 extern bool alloc_table_found_quiet(const AllocTable *table);
 extern TableScanDesc alloc_table_scan_all(AllocTable *table, ScanKey keys,
 										  int nkeys);
@@ -108,6 +109,7 @@ extern void alloc_table_end_bitmap(AllocBitmapScan *scan);
 extern TupleTableSlot *alloc_table_row(AllocTable *table);
 extern void alloc_table_insert(AllocTable *table);
 extern bool alloc_table_insert_new(AllocTable *table, int index);
+extern bool alloc_table_insert_speculatively(AllocTable *table, int index);
 extern void alloc_table_begin_buffer(AllocTable *table, int index);
 extern bool alloc_table_buffer_row(AllocTable *table);
 extern bool alloc_table_end_buffer(AllocTable *table);
@@ -122,5 +124,6 @@ extern void alloc_table_leave_queue(AllocTable *table);
 extern TM_Result alloc_table_lock(AllocTable *table, ItemPointer tid);
 extern TM_Result alloc_table_lock_version(AllocTable *table, ItemPointer tid);
 extern bool alloc_table_try_lock(AllocTable *table, ItemPointer tid);
+extern bool alloc_table_try_keep(AllocTable *table, ItemPointer tid);
 
 #endif							/* ALLOC_TABLE_H */

@@ -9,9 +9,10 @@
  * is made anew when the table is opened next.
  *
  * Locks: RowExclusiveLock on tables and indexes, or AccessShareLock for a query,
- * kept to the end of the transaction as usual.  A relcache entry is held only from the first use in
- * a command to alloc_table_close(); after an error the resource owner has
- * released it, and alloc_table_forget() drops what pointed to it.
+ * kept to the end of the transaction as usual.  A relcache entry is held only
+ * from the first use in a command to alloc_table_close(); after an error the
+ * resource owner has released it, and alloc_table_forget() drops what pointed
+ * to it.
  *
  *-------------------------------------------------------------------------
  */
@@ -39,6 +40,7 @@ static void table_invalidated(Datum arg, Oid relid);
 static void build_cache(AllocTable *table);
 static RangeTblEntry *make_range_table_entry(AllocTable *table);
 static void build_index_cache(AllocTable *table);
+static void forget_insertions(Relation index, IndexInfo *info);
 
 /*
  * alloc_table_init
@@ -84,7 +86,7 @@ alloc_table_close(AllocTable *table)
 
 		if (index == NULL)
 			continue;
-		alloc_index_insert_cleanup(index, rri->ri_IndexRelationInfo[i]);
+		forget_insertions(index, rri->ri_IndexRelationInfo[i]);
 		index_close(index, NoLock);
 		rri->ri_IndexRelationDescs[i] = NULL;
 	}
@@ -92,6 +94,21 @@ alloc_table_close(AllocTable *table)
 	table->rel = NULL;
 	table->buffer = NULL;
 	rri->ri_RelationDesc = NULL;
+}
+
+/*
+ * What an index method keeps from one insertion to the next, as BRIN and GIN
+ * do, points into the index's relcache entry: so it must not outlive the
+ * command, which has the index open.
+ */
+static void
+forget_insertions(Relation index, IndexInfo *info)
+{
+	if (info->ii_AmCache == NULL)
+		return;
+	alloc_index_insert_cleanup(index, info);
+	info->ii_AmCache = NULL;
+	MemoryContextReset(info->ii_Context);
 }
 
 /*
@@ -256,6 +273,9 @@ build_index_cache(AllocTable *table)
 	{
 		table->index_ids[i] = list_nth_oid(ids, i);
 		rri->ri_IndexRelationInfo[i] = BuildIndexInfo(alloc_table_open_index(table, i));
+		rri->ri_IndexRelationInfo[i]->ii_Context =
+			AllocSetContextCreate(CurrentMemoryContext, "alloc index insert",
+								  ALLOCSET_SMALL_SIZES);
 	}
 	for (int j = 0; j < ALLOC_MAX_NAMED_INDEXES; j++)
 	{

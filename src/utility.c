@@ -5,7 +5,8 @@
  *
  * CREATE EXTENSION and DROP EXTENSION start and end the relay, COMMIT PREPARED
  * brings it work.  A database that is to be dropped, renamed, moved or copied
- * must be without connections, so its relay has to go for so long.
+ * must be without connections, so its relay has to go for so long.  With a
+ * database its counters go.
  *
  * Only where the library is in shared_preload_libraries.
  *
@@ -23,6 +24,7 @@
 #include "nodes/parsenodes.h"
 #include "relay.h"
 #include "shared.h"
+#include "stat.h"
 #include "tcop/utility.h"
 #include "utility.h"
 #include "utils/acl.h"
@@ -82,7 +84,10 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	}
 	PG_END_TRY();
 	if (OidIsValid(database) && IsA(statement, DropdbStmt))
+	{
 		alloc_shared_unwant_relay(database);
+		alloc_stat_forget(database);
+	}
 	if (work)
 		alloc_relay_note_work();
 }

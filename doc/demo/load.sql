@@ -1,7 +1,7 @@
 -- The shop's own tables, filled from Northwind's files, and a batch for what
 -- it has in the warehouse and for what is on its way.
 
-CREATE EXTENSION alloc;
+CREATE EXTENSION IF NOT EXISTS alloc;
 SELECT extversion FROM pg_extension WHERE extname = 'alloc' \gset
 \echo alloc :extversion in PostgreSQL :SERVER_VERSION_NAME
 \echo

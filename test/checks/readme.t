@@ -231,7 +231,7 @@ if (defined $ENV{README_UPDATE})
 }
 
 close $to_psql;
-system("dropdb $database; dropdb ${database}_copy;"
+system("dropdb $database; for name in copy router 0 1; do dropdb ${database}_\$name; done;"
 	  . ' psql -Xqc "DROP ROLE shop_seller, shop_buyer, shop_reader"') == 0
   or die 'cannot clean up';
 done_testing();

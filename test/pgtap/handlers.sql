@@ -66,7 +66,7 @@ SELECT refused(format('SELECT alloc.subscribe(%s)', args), state, message, 'subs
 			   ($$'allocated', 'two(jsonb, int)'$$, '22023', 'public.two(%) cannot be a handler'),
 			   ($$'allocated', 'nothing()'$$, '22023', 'public.nothing() cannot be a handler'),
 			   ($$'allocated', 'takes(text)'$$, '22023', 'public.takes(pg_catalog.text) cannot be a handler'),
-			   ($$'allocated', 'takes(json)'$$, '22023', 'public.takes(pg_catalog.json) cannot be a handler'),
+			   ($$'allocated', 'takes(json)'$$, '22023', 'public.takes(%json) cannot be a handler'),
 			   ($$'allocated', 'takes(anyelement)'$$, '22023', 'public.takes(pg_catalog.anyelement) cannot be a handler'),
 			   ($$'allocated', 'takes_many(jsonb[])'$$, '22023', 'public.takes_many(%) cannot be a handler'),
 			   ($$'allocated', 'many(jsonb)'$$, '22023', 'public.many(pg_catalog.jsonb) cannot be a handler'),

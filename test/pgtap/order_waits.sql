@@ -86,5 +86,14 @@ SELECT alloc.add_batch('rug-0', 'rug', 1, '2035-01-01');
 SELECT results_eq('SELECT queue()', ARRAY['o2 none 2', 'o8 rug 10'], 'one rug is not ten');
 SELECT sound('holds');
 SELECT agrees('holds');
+-- However many wait, a transaction changes their product once: here it made it.
+SELECT alloc.add_batch('scarce', 'scarce', 0);
+SELECT set_config('test.updates', pg_stat_get_xact_tuples_updated('alloc.product'::regclass)::text, true);
+SELECT is(count(*), 30::bigint, 'thirty orders wait')
+  FROM generate_series(1, 30) AS n,
+	   alloc.allocate_order('waits ' || n, ARRAY[(NULL, 'scarce', 1)]::alloc.order_line[], 'backorder') AS o
+ WHERE o.status = 'backordered';
+SELECT is(pg_stat_get_xact_tuples_updated('alloc.product'::regclass)::text, current_setting('test.updates'),
+	'their product has no new version for each');
 SELECT * FROM finish();
 ROLLBACK;

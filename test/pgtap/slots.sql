@@ -2,7 +2,7 @@
 -- for allocate_lines(); when there are several; those with nothing left.
 
 \ir common.psql
-SELECT plan(84);
+SELECT plan(89);
 
 -- slots: what the slots of a batch have, the fullest first.
 CREATE FUNCTION slots(batchref text) RETURNS bigint[]
@@ -220,6 +220,18 @@ SELECT is(found('none'), 0::bigint, 'its line was shed: nothing');
 SELECT alloc.change_batch_quantity('none', 7);
 SELECT is(alloc.allocate('p', 'none', 4), 'none', 'it serves again when it has stock again');
 SELECT sound('exhausted slots');
+ROLLBACK;
+
+-- A bulk call that meets a line which is there has waited for nobody.
+BEGIN;
+SELECT alloc.add_batch('quiet', 'quiet', 100), alloc.allocate('1', 'quiet', 1);
+SELECT is(slots('quiet'), '{99}', 'one slot');
+SELECT results_eq($$SELECT batchref FROM alloc.allocate_lines('{"(1,quiet,1)","(2,quiet,1)"}')$$, ARRAY['quiet', 'quiet'], 'a line that is there, and a new one');
+SELECT is(slots('quiet'), '{98}', 'still one slot: nobody was in the way');
+-- Slots are merged into any of them: the last need not be the first.
+UPDATE alloc.slot SET slot = 33 WHERE ref = 'quiet';
+SELECT is(bulk('3', 'quiet', 1), 'quiet', 'the slot that is left of many serves');
+SELECT agrees('one slot of another number');
 ROLLBACK;
 
 SELECT * FROM finish();

@@ -1,5 +1,6 @@
 # A dump holds all of it: after a restore into a new database the stock, the
-# lines and the log are the same, and commands go on where they were.
+# lines, the log and who may do what are the same, and commands go on where they
+# were.
 
 use strict;
 use warnings;
@@ -30,7 +31,33 @@ BEGIN;
 SELECT alloc.add_batch('never', 'LAMP', 1);
 SELECT alloc.allocate('never', 'LAMP', 1);
 ROLLBACK;
+CREATE ROLE seller;
+CREATE ROLE reader;
+CREATE ROLE mailer;
+SELECT alloc.grant_access('seller', 'sell'), alloc.grant_access('seller', 'buy');
+SELECT alloc.grant_access('reader', 'read'), alloc.grant_access('reader', 'admin');
+GRANT USAGE ON SCHEMA alloc TO mailer;
+GRANT EXECUTE ON FUNCTION alloc.fetch_events TO mailer;
 END
+
+# What roles were granted.
+sub rights
+{
+	my ($database) = @_;
+
+	return $node->safe_psql($database, <<'END');
+SELECT o.name, array_agg(concat_ws(' ', a.grantee::regrole, a.privilege_type) ORDER BY a.grantee::regrole::text)
+  FROM (SELECT oid::regprocedure::text AS name, proacl AS acl FROM pg_proc WHERE pronamespace = 'alloc'::regnamespace
+		UNION ALL SELECT oid::regclass::text, relacl FROM pg_class WHERE relnamespace = 'alloc'::regnamespace
+		UNION ALL SELECT oid::regtype::text, typacl FROM pg_type WHERE typnamespace = 'alloc'::regnamespace
+		UNION ALL SELECT 'schema', nspacl FROM pg_namespace WHERE nspname = 'alloc') o, aclexplode(o.acl) a
+ WHERE a.grantee <> 10
+ GROUP BY 1
+ ORDER BY 1
+END
+}
+my $rights = rights('postgres');
+like($rights, qr/^alloc\.scope_sell\|\{"seller USAGE"\}$/m, 'scopes were granted');
 my $contents = contents($node, 'postgres');
 my $events = $node->safe_psql('postgres', 'SELECT * FROM alloc.events');
 my $last_event = $node->safe_psql('postgres', 'SELECT last_value FROM alloc.event_id_seq');
@@ -85,7 +112,22 @@ END
 		"LAMP|115|0|102|13|6|7\nnew|new\nnew, large|shipment\nstays|in stock",
 		"$format: stock and lines");
 	is(problems($node, $database), '', "$format: sound after that");
+	check_rights($format, $database) if $format ne 'data only';
 	return;
+}
+
+# A scope can be taken back as well.
+sub check_rights
+{
+	my ($format, $database) = @_;
+
+	is(rights($database), $rights, "$format: who may do what");
+	$node->safe_psql($database, <<'END');
+SELECT alloc.revoke_access('reader', 'admin'), alloc.revoke_access('seller', 'sell');
+SELECT alloc.revoke_access('mailer', 'admin'), alloc.revoke_access('seller', 'buy');
+END
+	unlike(rights($database), qr/seller|mailer|^(?!.*\{"reader (EXECUTE|SELECT|USAGE)"\})/m,
+		"$format: what was granted by two scopes is left of one");
 }
 
 my $file = "${PostgreSQL::Test::Utils::tmp_check}/dump";

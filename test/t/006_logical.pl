@@ -68,6 +68,16 @@ SELECT * FROM alloc.change_batch_quantity('shipment', 0);
 COMMIT;
 });
 is($node->safe_psql('report', 'SELECT count(*) FROM alloc.allocations'), '1', 'they are gone there');
+# Each finds its key taken when it inserts, and takes the row back.
+replicates('the same line again', q{
+SELECT alloc.add_batch('again', 'RUG', 10);
+SELECT alloc.allocate('again', 'RUG', 1) FROM generate_series(1, 3);
+SELECT alloc.hold('cart', 'RUG', 1, '1 hour') FROM generate_series(1, 3);
+SELECT alloc.hold('again', 'RUG', 1, '1 hour');
+SELECT alloc.allocate('cart', 'RUG', 1);
+SELECT alloc.deallocate('cart', 'RUG');
+SELECT alloc.add_batch('again', 'RUG', 10);
+});
 replicates('a savepoint rolled back', q{
 BEGIN;
 SELECT alloc.add_batch('more', 'LAMP', 5);

@@ -449,4 +449,42 @@ ok(has_pg(), 'there is pg, from npm or from Debian');
 check_listener('Node', $output);
 is(ends($listener), 1, 'Node ends when it was told');
 
+# ---- the listener of a fleet ----
+
+# Two partitions and a router, databases of the same server.
+my @fleet = map { my $name = $_; sql("CREATE DATABASE $name"); $node->connstr($name) } qw(part0 part1 router);
+$node->safe_psql($_, 'CREATE EXTENSION alloc') for qw(part0 part1);
+$node->safe_psql('router', "CREATE EXTENSION plproxy; CREATE EXTENSION alloc;
+	SELECT alloc.create_router('fleet', ARRAY[\$\$$fleet[0]\$\$, \$\$$fleet[1]\$\$])");
+# Runs it while something is done; what it printed, once it has ended.
+sub heard_of_fleet
+{
+	my ($count, $during) = @_;
+	my ($output, $errors) = ('', '');
+	my $listener = start([ '/usr/bin/python3', "$examples/listen_fleet.py", 'screen', $count, @fleet[ 2, 0, 1 ] ],
+		'>', \$output, '2>', \$errors, timer($timeout));
+
+	$listener->pump until $output =~ /^listening$/m || !$listener->pumpable;
+	$node->safe_psql('router', $during) if $during ne '';
+	is(ends($listener), 1, 'the listener of a fleet ends when it was told') or diag($errors);
+	return join("\n", sort(split(/\n/, $output)));
+}
+
+is(heard_of_fleet(6, <<'DURING'), <<'HEARD' =~ s/\n\z//r, 'it has heard each event of both partitions once');
+SELECT alloc.add_batch('b' || n, 'SKU-' || n, 5) FROM generate_series(1, 4) AS n;
+SELECT alloc.allocate('o1', 'SKU-1', 2);
+SELECT alloc.allocate('o1', 'SKU-1', 2);
+SELECT alloc.allocate('o2', 'SKU-2', 9);
+DURING
+allocated SKU-1 o1 2
+batch_created SKU-1 None 5
+batch_created SKU-2 None 5
+batch_created SKU-3 None 5
+batch_created SKU-4 None 5
+listening
+out_of_stock SKU-2 o2 9
+HEARD
+$node->safe_psql('router', "SELECT alloc.deallocate('o1', 'SKU-1')");
+is(heard_of_fleet(1, ''), "deallocated SKU-1 o1 2\nlistening", 'with what came when it was away');
+
 done_testing();

@@ -181,6 +181,17 @@ settled('a dropped role');
 like(dead(), qr/^leaver\.gone\(pg_catalog\.jsonb\)\|1\|42704: role \d+, which subscribed, does not exist$/, 'a role that was dropped: a dead letter');
 is(sql('SELECT count(*) FROM shop.heard'), '1', 'a role that was dropped: hurts nobody else');
 no_handlers();
+sql(<<'END');
+CREATE FUNCTION other.swapped(jsonb) RETURNS void LANGUAGE sql AS 'INSERT INTO public.secret VALUES (2)';
+SELECT alloc.subscribe('allocated', 'other.swapped(jsonb)');
+ALTER FUNCTION other.swapped(jsonb) OWNER TO other;
+SELECT alloc.allocate('d2', 's', 1);
+END
+settled('a function that was given away');
+like(dead(), qr/^other\.swapped\(pg_catalog\.jsonb\)\|1\|42501: other\.swapped\(pg_catalog\.jsonb\) would run with rights that its owner does not have$/,
+	'a function that was given to another role: a dead letter');
+is(sql('SELECT count(*) FROM public.secret'), '0', 'a function that was given to another role: not called');
+no_handlers();
 reload('alloc.handler_retries = 2');
 
 # Failing: retried later and later, then dead; mended
@@ -348,12 +359,15 @@ my $dump = "${PostgreSQL::Test::Utils::tmp_check}/handlers.sql";
 command_ok([ 'pg_dumpall', '-f', $dump, '-d', $node->connstr('postgres') ], 'pg_dumpall');
 my $copy = PostgreSQL::Test::Cluster->new('copy');
 $copy->init(extra => [ '--encoding=UTF8', '--locale=C' ]);
-$copy->append_conf('postgresql.conf', $settings);
+$copy->append_conf('postgresql.conf', "$settings\nalloc.handler_workers = 0");
 $copy->start;
 # Oids are other ones here.
 $copy->safe_psql('postgres', 'CREATE ROLE spacer');
 $copy->psql('postgres', "\\i $dump", on_error_stop => 0);
 $copy->safe_psql('postgres', "SELECT alloc.allocate('new', 's', 1)");
+is($copy->safe_psql('postgres', "SELECT event->>'orderid' FROM shop.heard WHERE by = 'goes_on'"), 'dumped', 'without workers a restore is left alone');
+$copy->append_conf('postgresql.conf', 'alloc.handler_workers = 4');
+$copy->reload;
 ok($copy->poll_query_until('postgres', q{SELECT count(*) >= 2 FROM shop.heard WHERE by = 'goes_on' AND event->>'orderid' IN ('not yet', 'new')}),
 	'restored: the handler is called with what was pending and what is new');
 is($copy->safe_psql('postgres', "SELECT event->>'orderid', who FROM shop.heard WHERE by = 'goes_on' ORDER BY id"),

@@ -86,7 +86,8 @@ is(join("\n", map { slurp_file("$dir/client_$_.err") =~ /(connection to server w
 my %seen;
 my $log = slurp_file($node->logfile);
 # PostgreSQL's own parser may meet a type or view that is just being dropped.
-$log =~ s/^.*could not open relation with OID \d+ at character \d+$//mg;
+# (One regular expression for all lines would look through all the rest for each.)
+$log = join "\n", grep { !/could not open relation with OID \d+ at character \d+$/ } split /\n/, $log;
 $seen{"$1 $2"}++ while $log =~ /(?:ERROR|FATAL|PANIC): +(\w{5}): ([^\n]*)/g;
 my %states;
 foreach my $error (keys %seen)
@@ -113,7 +114,8 @@ $listener->quit;
 ok($node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM heard WHERE event->>'orderid' = 'last'}), 'the handler is there again');
 ok($node->poll_query_until('postgres', q{SELECT value = 0 FROM alloc.stats WHERE name = 'handler_pending'}), 'and handles all');
 is(sql(q{SELECT count(*) FROM alloc.dead_letters}), '0', 'no dead letter');
-is(sql(q{SELECT count(*) FROM alloc.events e WHERE type = 'allocated' AND NOT EXISTS (SELECT FROM heard h WHERE h.event = e.payload)}), '0', 'each event of the last extension was handled');
+# An anti-join would take hours if autovacuum saw the log when it was new.
+is(sql(q{SELECT count(*) FROM (SELECT payload FROM alloc.events WHERE type = 'allocated' EXCEPT SELECT event FROM heard) e}), '0', 'each event of the last extension was handled');
 is(problems($node, 'postgres') . absurd($node, 'postgres'), '', 'all is sound');
 
 $node->stop;

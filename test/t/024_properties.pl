@@ -238,6 +238,11 @@ COMMIT;
 \sleep 20 ms
 END
 
+foreach my $script (keys %scripts)
+{
+	append_to_file("${PostgreSQL::Test::Utils::tmp_check}/$script.sql", $scripts{$script});
+}
+
 sub start_pgbench
 {
 	my ($database, $level, $script, $clients) = @_;
@@ -245,8 +250,6 @@ sub start_pgbench
 	my $file = "${PostgreSQL::Test::Utils::tmp_check}/$script.sql";
 	my %client = (name => $name, output => '', errors => '');
 
-	unlink $file;
-	append_to_file($file, $scripts{$script});
 	local $ENV{PGOPTIONS} = options($level);
 	local $ENV{PGAPPNAME} = $name;
 	$client{run} = start([ 'pgbench', '-n', '-c', $clients, '-T', $seconds, '--max-tries=10000', '-f', $file,

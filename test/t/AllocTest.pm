@@ -16,6 +16,18 @@ our @EXPORT_OK = qw(new_node answers sqlstate contents problems absurd differenc
 	bench wait_for_lock listening_client listen_to heard heard_all end_of
 	fetch fetched consumers foretold);
 
+# Two tests run at a time, with files of the same names.  After the INIT of Utils,
+# which says where.
+INIT
+{
+	$PostgreSQL::Test::Utils::tmp_check .= '/' . basename($0, '.pl');
+	mkdir $PostgreSQL::Test::Utils::tmp_check;
+	# A test that hangs fails, and lets the others be.
+	my $seconds = $ENV{TEST_SECONDS} // 900;
+	$SIG{ALRM} = sub { die "this takes longer than TEST_SECONDS=$seconds\n" };
+	alarm $seconds;
+}
+
 my @channels = map { "alloc_$_" }
 	qw(events batch_created batch_quantity_changed allocated deallocated out_of_stock hold_expired);
 my $listener;
