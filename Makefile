@@ -45,8 +45,10 @@ EXTRA_CLEAN = build log results regression.diffs regression.out \
 PG_CONFIG ?= pg_config
 export PG_CONFIG
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
+HEADER := $(shell $(PG_CONFIG) --includedir-server 2>/dev/null)/postgres.h
 
-ifneq ($(wildcard $(PGXS)),)
+# Some client packages have PGXS without the server's headers.
+ifneq ($(and $(wildcard $(PGXS)),$(wildcard $(HEADER))),)
 include $(PGXS)
 
 $(OBJS) $(OBJS:.o=.bc): $(wildcard src/*.h) Makefile
@@ -117,7 +119,7 @@ else
 .DEFAULT_GOAL := all
 .PHONY: all install uninstall installcheck demo-here test-here bench-here lint-here demo-cluster-here bench-cluster-here fuzz-here test-leaks-here
 all install uninstall installcheck demo-here test-here bench-here lint-here demo-cluster-here bench-cluster-here fuzz-here test-leaks-here:
-	@echo >&2 'No PostgreSQL development files: "$(PG_CONFIG) --pgxs" names no file.'
+	@echo >&2 'No PostgreSQL development files: $(HEADER), or what "$(PG_CONFIG) --pgxs" names, is missing.'
 	@echo >&2 'Install them (Debian: test/install-deps build) or set PG_CONFIG.'
 	@exit 1
 
