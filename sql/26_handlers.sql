@@ -75,6 +75,22 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION alloc.retry_dead_letters() IS
 	'tries all dead letters again whose subscription is still there; returns how many';
 
+-- By what the view says, since neither function nor subscription may be there.
+CREATE FUNCTION alloc.discard_dead_letters(handler text DEFAULT NULL)
+RETURNS bigint
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+	WITH discarded AS (
+		DELETE FROM alloc.delivery d
+		 WHERE d.next_at IS NULL
+		   AND (discard_dead_letters.handler IS NULL OR d.handler = discard_dead_letters.handler)
+		RETURNING 1)
+	SELECT count(*) FROM discarded
+$$;
+COMMENT ON FUNCTION alloc.discard_dead_letters(text) IS
+	'forgets the dead letters of a handler, as view dead_letters names it, or of all; returns how many';
+
 CREATE VIEW alloc.dead_letters AS
 SELECT delivery_id AS id, event_id, handler, attempts, last_error, at
   FROM alloc.delivery

@@ -113,7 +113,7 @@ COMMENT ON FUNCTION alloc._archivable_to(timestamptz) IS
 	'the last event that can be moved out of the log with all before it';
 
 -- Handlers read only events of their type; the relay those it was told to send,
--- even if it never ran.
+-- even if it never ran, or does so no more.
 CREATE FUNCTION alloc._first_unread()
 RETURNS bigint
 LANGUAGE sql STABLE
@@ -129,6 +129,7 @@ AS $$
 			SELECT e.event_id FROM alloc.event e
 			 WHERE e.event_id > p.marks[2]
 			   AND (s.event_type IS NULL OR e.type = s.event_type)
+			   AND (e.relay OR c.kind <> 'relay')
 			   AND NOT alloc.was_given(p.seen_xmax, p.seen_open, p.upto_xmax,
 			                           p.upto_open, p.given_to, e.event_id, e.xact)
 			 ORDER BY e.event_id LIMIT 1) unread),

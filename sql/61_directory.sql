@@ -7,12 +7,13 @@
 CREATE TABLE alloc.directory (
 	ref text NOT NULL
 		CONSTRAINT directory_ref_length CHECK (octet_length(ref) BETWEEN 1 AND 255),
-	sku text NOT NULL
+	sku text NOT NULL,
+	since timestamptz NOT NULL DEFAULT '-infinity'
 ) USING heap;
 CREATE UNIQUE INDEX directory_ref ON alloc.directory (ref text_pattern_ops);
 ALTER TABLE alloc.directory REPLICA IDENTITY USING INDEX directory_ref;
 COMMENT ON TABLE alloc.directory IS
-	'of a fleet: the sku, and so the partition, of each batch whose reference belongs here; it can be made again from the batches';
+	'of a fleet: the sku, and so the partition, of each batch whose reference belongs here; since: when somebody last began to add the batch; it can be made again from the batches';
 
 -- Readers of this partition's log who keep their position elsewhere, and say
 -- with each fetch which one was the last that counted, and which one the last
@@ -76,39 +77,70 @@ COMMENT ON FUNCTION alloc._require_homes(integer[]) IS
 	'for routers: raises 55000 where this partition has another share than the router takes it to have';
 
 -- Takes a reference for a batch of a sku, unless it is taken; returns the sku
--- that it is of.  instead: the sku of an entry that proved to be of no batch.
-CREATE FUNCTION alloc._claim_ref(ref text, sku text, instead text)
+-- that it is of.  instead: the sku of an entry that proved to be of no batch.  That
+-- may come yet, as _add_fleet_batch() says, unless one is sure.
+CREATE FUNCTION alloc._claim_ref(ref text, sku text, instead text, sure boolean)
 RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-	found_sku text;
+	there alloc.directory;
 BEGIN
 	PERFORM alloc._require_writable('add_batch()');
 	PERFORM alloc._require_kept('batch', _claim_ref.ref);
 	LOOP
-		SELECT d.sku INTO found_sku FROM alloc.directory d
-		 WHERE d.ref = _claim_ref.ref;
-		IF FOUND AND found_sku IS DISTINCT FROM _claim_ref.instead THEN
-			RETURN found_sku;
-		ELSIF FOUND THEN
-			UPDATE alloc.directory d SET sku = _claim_ref.sku
-			 WHERE d.ref = _claim_ref.ref AND d.sku = _claim_ref.instead;
-		ELSE
-			INSERT INTO alloc.directory AS d (ref, sku)
-			VALUES (_claim_ref.ref, _claim_ref.sku)
+		SELECT * INTO there FROM alloc.directory d WHERE d.ref = _claim_ref.ref;
+		IF NOT FOUND THEN
+			INSERT INTO alloc.directory AS d (ref, sku, since)
+			VALUES (_claim_ref.ref, _claim_ref.sku, clock_timestamp())
 			ON CONFLICT DO NOTHING;
+		ELSIF there.sku = _claim_ref.sku THEN
+			EXIT WHEN there.since > clock_timestamp() - interval '10 seconds';
+			UPDATE alloc.directory d SET since = clock_timestamp()
+			 WHERE d.ref = _claim_ref.ref AND d.sku = _claim_ref.sku;
+		ELSIF there.sku IS DISTINCT FROM _claim_ref.instead THEN
+			RETURN there.sku;
+		ELSIF there.since > clock_timestamp() - interval '1 minute' AND NOT sure THEN
+			RAISE EXCEPTION USING
+				ERRCODE = 'object_not_in_prerequisite_state',
+				MESSAGE = format('batch "%s" is being added, or could not be added, with other values', _claim_ref.ref),
+				DETAIL = format('It has sku "%s".', there.sku),
+				HINT = 'Call again in a minute, or give a new batch a reference of its own.';
+		ELSE
+			UPDATE alloc.directory d SET sku = _claim_ref.sku, since = clock_timestamp()
+			 WHERE d.ref = _claim_ref.ref AND d.sku = there.sku AND d.since = there.since;
 		END IF;
-		IF FOUND THEN
-			RETURN _claim_ref.sku;
-		END IF;
+		EXIT WHEN FOUND;
 	END LOOP;
+	RETURN _claim_ref.sku;
 END
 $$;
-COMMENT ON FUNCTION alloc._claim_ref(text, text, text) IS
+COMMENT ON FUNCTION alloc._claim_ref(text, text, text, boolean) IS
 	'for routers: takes a batch''s reference in the directory; returns the sku that has it';
+
+-- A batch whose reference was taken within the last ten seconds or so.  After a
+-- minute somebody else may have the reference: who has waited for half of it has
+-- to take it again.
+CREATE FUNCTION alloc._add_fleet_batch(ref text, sku text, qty bigint, eta date)
+RETURNS text
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	PERFORM alloc.add_batch(ref, sku, qty, eta);
+	IF clock_timestamp() > statement_timestamp() + interval '30 seconds' THEN
+		RAISE EXCEPTION USING
+			ERRCODE = 'serialization_failure',
+			MESSAGE = format('batch "%s" had to wait for too long', ref),
+			HINT = 'Call add_batch() again.';
+	END IF;
+	RETURN ref;
+END
+$$;
+COMMENT ON FUNCTION alloc._add_fleet_batch(text, text, bigint, date) IS
+	'for routers: add_batch() on a partition';
 
 CREATE FUNCTION alloc._sku_of_ref(ref text)
 RETURNS text
@@ -178,6 +210,15 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+	-- Events of skus that moved are in two logs until then.
+	IF start = 'beginning' AND EXISTS (
+		SELECT FROM alloc.product p WHERE NOT alloc._serves(p.sku))
+	THEN
+		RAISE EXCEPTION USING
+			ERRCODE = 'object_not_in_prerequisite_state',
+			MESSAGE = 'this partition has events of skus that it does not serve',
+			HINT = 'Call drop_moved() there first.';
+	END IF;
 	PERFORM alloc.create_consumer(name, start);
 	PERFORM alloc._begin_fleet_reader(name);
 	RETURN true;

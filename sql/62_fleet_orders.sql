@@ -127,43 +127,48 @@ COMMENT ON FUNCTION alloc._begin_order(text, text, text[], bigint[]) IS
 -- stock.  Lines are taken in the order of their skus' bytes, as everywhere.
 -- status: 'allocated' (it was), 'kept' (it was held), 'held', 'out_of_stock' or
 -- 'backordered' (it waits).  No out_of_stock event but where the order ends by it.
+--
+-- What calls commands is no SECURITY DEFINER here: a synchronous handler runs as
+-- the router's role, as with a command of its own.
 CREATE FUNCTION alloc._prepare_order(
 	orderid text, attempt bigint, skus text[], qtys bigint[], mode text, ttl interval,
 	OUT sku text, OUT batchref text, OUT status text)
 RETURNS SETOF record
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
-SET alloc.max_holds_per_order = -1
 AS $$
 #variable_conflict use_column
 DECLARE
 	line record;
 	there record;
-	waiting_qty bigint;
 	held text[] := '{}';
 BEGIN
+	-- What the customer holds has to last until the order is finished, too.  If
+	-- another hold of the order is over, that is told when somebody confirms it.
+	IF alloc._has_short_hold(_prepare_order.orderid, skus, ttl) THEN
+		BEGIN
+			PERFORM alloc.extend_hold(_prepare_order.orderid, ttl);
+		EXCEPTION WHEN SQLSTATE 'SK005' THEN
+			NULL;
+		END;
+	END IF;
 	FOR line IN
 		SELECT l.sku, l.qty FROM unnest(skus, qtys) AS l (sku, qty)
 		 ORDER BY l.sku COLLATE "C"
 	LOOP
-		SELECT a.expires_at INTO there FROM alloc.allocation a
-		 WHERE a.orderid = _prepare_order.orderid AND a.sku = line.sku;
+		SELECT * INTO there FROM alloc._find_line(_prepare_order.orderid, line.sku);
 		sku := line.sku;
-		status := CASE WHEN NOT FOUND OR there.expires_at <= statement_timestamp() THEN 'held'
-		               WHEN there.expires_at IS NULL THEN 'allocated'
-		               ELSE 'kept' END;
-		SELECT b.qty INTO waiting_qty FROM alloc.backorder b
-		 WHERE b.orderid = _prepare_order.orderid AND b.sku = line.sku;
-		IF status = 'held' AND mode <> 'all' AND waiting_qty = line.qty THEN
+		status := there.status;
+		IF status = 'held' AND mode <> 'all' AND there.waiting_qty = line.qty THEN
 			status := 'backordered';
 			batchref := NULL;
-		ELSIF status = 'held' AND mode <> 'all' AND waiting_qty IS NULL AND NOT EXISTS (
+		ELSIF status = 'held' AND mode <> 'all' AND there.waiting_qty IS NULL AND NOT EXISTS (
 			SELECT FROM alloc.promise(line.sku, line.qty))
 		THEN
 			status := 'out_of_stock';
 			batchref := NULL;
 		ELSE
-			batchref := alloc.hold(_prepare_order.orderid, line.sku, line.qty, ttl);
+			batchref := alloc._hold_for_fleet(_prepare_order.orderid, line.sku, line.qty, ttl);
 			IF batchref IS NULL THEN
 				status := 'out_of_stock';
 			END IF;
@@ -173,21 +178,72 @@ BEGIN
 		END IF;
 		RETURN NEXT;
 	END LOOP;
-	-- A former attempt that came too late to be undone has held lines for this one.
+	PERFORM alloc._note_attempt(_prepare_order.orderid, _prepare_order.attempt, held);
+END
+$$;
+COMMENT ON FUNCTION alloc._prepare_order(text, bigint, text[], bigint[], text, interval) IS
+	'for routers: step 2, on each partition: holds the lines of an order';
+
+CREATE FUNCTION alloc._hold_for_fleet(orderid text, sku text, qty bigint, ttl interval)
+RETURNS text
+AS 'MODULE_PATHNAME', 'alloc_hold_for_fleet'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION alloc._hold_for_fleet(text, text, bigint, interval) IS
+	'for routers: hold(), however many holds the order has';
+
+CREATE FUNCTION alloc._has_short_hold(orderid text, skus text[], ttl interval)
+RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT EXISTS (
+		SELECT FROM alloc.hold h
+		 WHERE h.orderid = $1 AND h.sku = ANY ($2) AND NOT h.ended
+		   AND h.expires_at > statement_timestamp()
+		   AND h.expires_at < statement_timestamp() + $3)
+$$;
+COMMENT ON FUNCTION alloc._has_short_hold(text, text[], interval) IS
+	'for routers: does a hold of an order end within that time?';
+
+-- 'held': it has to be held, now or again.
+CREATE FUNCTION alloc._find_line(
+	orderid text, sku text, OUT status text, OUT waiting_qty bigint)
+RETURNS record
+LANGUAGE sql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT coalesce((
+			SELECT CASE WHEN a.expires_at IS NULL THEN 'allocated'
+			            WHEN a.expires_at > statement_timestamp() THEN 'kept'
+			            ELSE 'held' END
+			  FROM alloc.allocation a WHERE a.orderid = $1 AND a.sku = $2), 'held'),
+		(SELECT b.qty FROM alloc.backorder b WHERE b.orderid = $1 AND b.sku = $2)
+$$;
+COMMENT ON FUNCTION alloc._find_line(text, text) IS
+	'for routers: what there is of an order''s line: allocated, kept or held, and what waits of it';
+
+-- A former attempt that came too late to be undone has held lines for this one.
+CREATE FUNCTION alloc._note_attempt(orderid text, attempt bigint, held text[])
+RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
 	INSERT INTO alloc.fleet_hold AS h (orderid, attempt, since, skus)
-	VALUES (_prepare_order.orderid, _prepare_order.attempt, now(), held)
+	VALUES (_note_attempt.orderid, _note_attempt.attempt, now(), held)
 	ON CONFLICT (orderid text_pattern_ops)
 	DO UPDATE SET attempt = excluded.attempt, since = excluded.since, skus = h.skus || excluded.skus
 	 WHERE h.attempt < excluded.attempt;
 	IF NOT FOUND THEN
 		RAISE EXCEPTION USING
 			ERRCODE = 'serialization_failure',
-			MESSAGE = format('order "%s" was taken over by somebody else', _prepare_order.orderid);
+			MESSAGE = format('order "%s" was taken over by somebody else', _note_attempt.orderid);
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION alloc._prepare_order(text, bigint, text[], bigint[], text, interval) IS
-	'for routers: step 2, on each partition: holds the lines of an order';
+COMMENT ON FUNCTION alloc._note_attempt(text, bigint, text[]) IS
+	'for routers: which lines an attempt has held';
 
 CREATE FUNCTION alloc._move_order(orderid text, attempt bigint, from_state text, to_state text, held text[])
 RETURNS boolean
@@ -232,41 +288,97 @@ CREATE FUNCTION alloc._finish_order(
 	orderid text, attempt bigint, skus text[], qtys bigint[], mode text,
 	OUT sku text, OUT qty bigint, OUT batchref text, OUT status text)
 RETURNS SETOF record
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
+DECLARE
+	freed text[] := alloc._end_attempt(_finish_order.orderid, _finish_order.attempt, skus, mode);
+	lines alloc.order_line[];
 BEGIN
-	DELETE FROM alloc.fleet_hold h
-	 WHERE h.orderid = _finish_order.orderid AND h.attempt = _finish_order.attempt;
-	IF FOUND THEN
-		RETURN QUERY
-			SELECT * FROM alloc.allocate_order(_finish_order.orderid,
-				ARRAY(SELECT ROW(NULL, l.sku, l.qty)::alloc.order_line
-				        FROM unnest(skus, qtys) AS l (sku, qty)), mode);
-	ELSE
-		RETURN QUERY
-			SELECT l.sku, l.qty, b.ref,
-			       CASE WHEN b.ref IS NOT NULL THEN 'allocated'
-			            WHEN w.orderid IS NOT NULL THEN 'backordered'
-			            ELSE 'out_of_stock' END
-			  FROM unnest(skus, qtys) AS l (sku, qty)
-			  LEFT JOIN alloc.allocation a
-			    ON a.orderid = _finish_order.orderid AND a.sku = l.sku AND a.expires_at IS NULL
-			  LEFT JOIN alloc.batch b ON b.batch_id = a.batch_id
-			  LEFT JOIN alloc.backorder w
-			    ON w.orderid = _finish_order.orderid AND w.sku = l.sku;
+	IF freed IS NULL THEN
+		RETURN QUERY SELECT * FROM alloc._lines_of_order(_finish_order.orderid, skus, qtys);
+		RETURN;
 	END IF;
+	lines := ARRAY(
+		SELECT ROW(NULL, l.sku, l.qty)::alloc.order_line
+		  FROM unnest(skus, qtys) AS l (sku, qty) WHERE l.sku <> ALL (freed));
+	IF cardinality(lines) > 0 THEN
+		RETURN QUERY SELECT * FROM alloc.allocate_order(_finish_order.orderid, lines, mode);
+	END IF;
+	RETURN QUERY
+		SELECT l.sku, l.qty, NULL::text, 'out_of_stock'
+		  FROM unnest(skus, qtys) AS l (sku, qty) WHERE l.sku = ANY (freed);
 END
 $$;
 COMMENT ON FUNCTION alloc._finish_order(text, bigint, text[], bigint[], text) IS
 	'for routers: step 4, on each partition: allocate_order() of its lines';
 
--- Frees what an attempt has held here; a line that its customer has confirmed
--- since is his.  Of skus that moved away with what is told of the attempt, their
--- partition does.
+-- NULL: the attempt has been finished or undone here.  Else the lines that must
+-- not come back: a hold that is over has left a mark; where there is none, somebody
+-- has freed the line since, and was told so.
+CREATE FUNCTION alloc._end_attempt(orderid text, attempt bigint, skus text[], mode text)
+RETURNS text[]
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+	held text[];
+BEGIN
+	DELETE FROM alloc.fleet_hold h
+	 WHERE h.orderid = _end_attempt.orderid AND h.attempt = _end_attempt.attempt
+	RETURNING h.skus INTO held;
+	IF NOT FOUND THEN
+		RETURN NULL;
+	END IF;
+	RETURN ARRAY(
+		SELECT l.sku FROM unnest(_end_attempt.skus) AS l (sku)
+		 WHERE (mode = 'all' OR l.sku = ANY (held))
+		   AND NOT EXISTS (SELECT FROM alloc.allocation a
+		                    WHERE a.orderid = _end_attempt.orderid AND a.sku = l.sku)
+		   AND NOT EXISTS (SELECT FROM alloc.hold h
+		                    WHERE h.orderid = _end_attempt.orderid AND h.sku = l.sku));
+END
+$$;
+COMMENT ON FUNCTION alloc._end_attempt(text, bigint, text[], text) IS
+	'for routers: begins to finish an order here; returns the lines that were freed since they were held';
+
+CREATE FUNCTION alloc._lines_of_order(
+	orderid text, skus text[], qtys bigint[],
+	OUT sku text, OUT qty bigint, OUT batchref text, OUT status text)
+RETURNS SETOF record
+LANGUAGE sql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT l.sku, l.qty, b.ref,
+	       CASE WHEN b.ref IS NOT NULL THEN 'allocated'
+	            WHEN w.orderid IS NOT NULL THEN 'backordered'
+	            ELSE 'out_of_stock' END
+	  FROM unnest($2, $3) AS l (sku, qty)
+	  LEFT JOIN alloc.allocation a
+	    ON a.orderid = $1 AND a.sku = l.sku AND a.expires_at IS NULL
+	  LEFT JOIN alloc.batch b ON b.batch_id = a.batch_id
+	  LEFT JOIN alloc.backorder w ON w.orderid = $1 AND w.sku = l.sku
+$$;
+COMMENT ON FUNCTION alloc._lines_of_order(text, text[], bigint[]) IS
+	'for routers: what there is of the lines of an order';
+
 CREATE FUNCTION alloc._forget_attempt(orderid text, attempt bigint)
 RETURNS bigint
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT alloc._free_lines($1, alloc._refuse_attempt($1, $2))
+$$;
+COMMENT ON FUNCTION alloc._forget_attempt(text, bigint) IS
+	'for routers: frees the lines that an attempt to take an order has held';
+
+-- What an attempt has held here, and is to be freed; a line that its customer has
+-- confirmed since is his.  Of skus that moved away with what is told of the
+-- attempt, their partition does.
+CREATE FUNCTION alloc._refuse_attempt(orderid text, attempt bigint)
+RETURNS text[]
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -276,53 +388,80 @@ DECLARE
 BEGIN
 	LOOP
 		DELETE FROM alloc.fleet_hold h
-		 WHERE h.orderid = _forget_attempt.orderid AND h.attempt = _forget_attempt.attempt
+		 WHERE h.orderid = _refuse_attempt.orderid AND h.attempt = _refuse_attempt.attempt
 		RETURNING h.skus INTO held;
 		EXIT WHEN FOUND;
 		-- It has not come here yet, and will be refused when it does.
 		INSERT INTO alloc.fleet_hold AS h (orderid, attempt, since, skus)
-		VALUES (_forget_attempt.orderid, _forget_attempt.attempt, now(), '{}')
+		VALUES (_refuse_attempt.orderid, _refuse_attempt.attempt, now(), '{}')
 		ON CONFLICT (orderid text_pattern_ops)
 		DO UPDATE SET attempt = excluded.attempt, since = excluded.since
 		 WHERE h.attempt < excluded.attempt;
 		EXIT WHEN FOUND OR EXISTS (
 			SELECT FROM alloc.fleet_hold h
-			 WHERE h.orderid = _forget_attempt.orderid AND h.attempt > _forget_attempt.attempt);
+			 WHERE h.orderid = _refuse_attempt.orderid AND h.attempt > _refuse_attempt.attempt);
 	END LOOP;
-	RETURN alloc._free_lines(_forget_attempt.orderid, ARRAY(
+	RETURN ARRAY(
 		SELECT h.sku FROM alloc.hold h
-		 WHERE h.orderid = _forget_attempt.orderid AND h.sku = ANY (held) AND NOT h.ended
-		   AND alloc._serves(h.sku)));
+		 WHERE h.orderid = _refuse_attempt.orderid AND h.sku = ANY (held) AND NOT h.ended
+		   AND alloc._serves(h.sku));
 END
 $$;
-COMMENT ON FUNCTION alloc._forget_attempt(text, bigint) IS
-	'for routers: frees the lines that an attempt to take an order has held';
+COMMENT ON FUNCTION alloc._refuse_attempt(text, bigint) IS
+	'for routers: an attempt to take an order is over here, or will be refused when it comes; returns what it has held';
 
--- Frees lines of an order that was decided, whether they are held or allocated by
--- now: those that are in held as well, and have not become other ones.
+-- Frees lines of an order that was decided, whether they are held, allocated or
+-- waiting by now: those that are in held as well, and have not become other ones.
 CREATE FUNCTION alloc._undo_order(
 	orderid text, attempt bigint, skus text[], qtys bigint[], held text[])
 RETURNS bigint
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	lines record;
+	of_sku text;
+BEGIN
+	SELECT * INTO lines FROM alloc._lines_to_undo(orderid, attempt, skus, qtys, held);
+	FOREACH of_sku IN ARRAY lines.waiting LOOP
+		PERFORM alloc.cancel_backorder(orderid, of_sku);
+	END LOOP;
+	RETURN alloc._free_lines(orderid, lines.served);
+END
+$$;
+COMMENT ON FUNCTION alloc._undo_order(text, bigint, text[], bigint[], text[]) IS
+	'for routers: frees lines of an order that could not be taken as a whole';
+
+CREATE FUNCTION alloc._lines_to_undo(
+	orderid text, attempt bigint, skus text[], qtys bigint[], held text[],
+	OUT waiting text[], OUT served text[])
+RETURNS record
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
 	-- Waits for one who is finishing it.
 	DELETE FROM alloc.fleet_hold h
-	 WHERE h.orderid = _undo_order.orderid AND h.attempt = _undo_order.attempt;
-	RETURN alloc._free_lines(_undo_order.orderid, ARRAY(
+	 WHERE h.orderid = _lines_to_undo.orderid AND h.attempt = _lines_to_undo.attempt;
+	waiting := ARRAY(
+		SELECT l.sku FROM unnest(skus, qtys) AS l (sku, qty)
+		  JOIN alloc.backorder b
+		    ON b.orderid = _lines_to_undo.orderid AND b.sku = l.sku AND b.qty = l.qty
+		 WHERE l.sku = ANY (held)
+		 ORDER BY l.sku COLLATE "C");
+	served := ARRAY(
 		SELECT l.sku FROM unnest(skus, qtys) AS l (sku, qty)
 		  JOIN alloc.allocation a
-		    ON a.orderid = _undo_order.orderid AND a.sku = l.sku AND a.qty = l.qty
-		 WHERE l.sku = ANY (held)));
+		    ON a.orderid = _lines_to_undo.orderid AND a.sku = l.sku AND a.qty = l.qty
+		 WHERE l.sku = ANY (held));
 END
 $$;
-COMMENT ON FUNCTION alloc._undo_order(text, bigint, text[], bigint[], text[]) IS
-	'for routers: frees lines of an order that could not be taken as a whole';
+COMMENT ON FUNCTION alloc._lines_to_undo(text, bigint, text[], bigint[], text[]) IS
+	'for routers: which lines of an order are to be freed';
 
 CREATE FUNCTION alloc._free_lines(orderid text, skus text[])
 RETURNS bigint
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -419,16 +558,11 @@ COMMENT ON FUNCTION alloc._held_lines(text) IS
 -- did is undone.
 CREATE FUNCTION alloc._require_shippable(orderid text)
 RETURNS boolean
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
-#variable_conflict use_column
 BEGIN
-	PERFORM alloc._require_key(_require_shippable.orderid, 'orderid');
-	IF EXISTS (
-		SELECT FROM alloc.hold h
-		 WHERE h.orderid = _require_shippable.orderid AND alloc._serves(h.sku))
-	THEN
+	IF alloc._has_holds(_require_shippable.orderid) THEN
 		BEGIN
 			PERFORM alloc.ship(_require_shippable.orderid);
 			RAISE EXCEPTION USING ERRCODE = 'SKNIL';
@@ -442,13 +576,28 @@ $$;
 COMMENT ON FUNCTION alloc._require_shippable(text) IS
 	'for routers: raises what ship() would for an order of which lines are held';
 
+CREATE FUNCTION alloc._has_holds(orderid text)
+RETURNS boolean
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	PERFORM alloc._require_key(orderid, 'orderid');
+	RETURN EXISTS (
+		SELECT FROM alloc.hold h
+		 WHERE h.orderid = _has_holds.orderid AND alloc._serves(h.sku));
+END
+$$;
+COMMENT ON FUNCTION alloc._has_holds(text) IS
+	'for routers: are lines of an order held here, or were they?';
+
 -- The lines of a bulk call that this partition serves, an array of order lines as
 -- text, and their batches in the same order.
 CREATE FUNCTION alloc._allocate_share(
 	this_part integer[], share text[],
 	OUT part integer, OUT batchrefs text[])
 RETURNS SETOF record
-LANGUAGE sql VOLATILE SECURITY DEFINER
+LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT $1[1], array_agg(l.batchref ORDER BY l.ordinality)
@@ -463,7 +612,7 @@ CREATE FUNCTION alloc._sync_share(
 	OUT action text, OUT ref text, OUT sku text,
 	OUT old_qty bigint, OUT new_qty bigint, OUT old_eta date, OUT new_eta date)
 RETURNS SETOF record
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET client_min_messages = warning
 AS $$
@@ -482,14 +631,14 @@ $$;
 COMMENT ON FUNCTION alloc._sync_share(text[], text[], bigint[], date[], boolean) IS
 	'for routers: sync_batches() on a partition';
 
--- A handler is known by another number in each database.
+-- A handler is known by another number in each database.  It runs with the
+-- search_path that subscribes it: so this one has that of the router's role.
 CREATE FUNCTION alloc._subscribe(event_type text, handler text, mode text)
 RETURNS boolean
 LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-	PERFORM alloc.subscribe(event_type, handler::regprocedure, mode);
+	PERFORM alloc.subscribe(event_type, handler::pg_catalog.regprocedure, mode);
 	RETURN true;
 END
 $$;

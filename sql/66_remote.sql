@@ -20,7 +20,7 @@ AS $$
 	VALUES
 	-- Commands on one sku
 	('add_batch', 'sku', '', 'i_ref text, i_sku text, i_qty bigint, i_eta date',
-		'text', 'alloc.add_batch(i_ref, i_sku, i_qty, i_eta)'),
+		'text', 'alloc._add_fleet_batch(i_ref, i_sku, i_qty, i_eta)'),
 	('allocate', 'sku', '', 'i_orderid text, i_sku text, i_qty bigint',
 		'text', 'alloc.allocate(i_orderid, i_sku, i_qty)'),
 	('hold', 'sku', '', 'i_orderid text, i_sku text, i_qty bigint, i_ttl interval',
@@ -47,8 +47,8 @@ AS $$
 		'SETOF (ref text, sku text, eta date, purchased_qty bigint, shipped_qty bigint, allocated_qty bigint, available_qty bigint)',
 		'alloc.replay(i_sku, i_upto)'),
 	-- The directory
-	('claim_ref', 'ref', '', 'i_ref text, i_sku text, i_instead text',
-		'text', 'alloc._claim_ref(i_ref, i_sku, i_instead)'),
+	('claim_ref', 'ref', '', 'i_ref text, i_sku text, i_instead text, i_sure boolean',
+		'text', 'alloc._claim_ref(i_ref, i_sku, i_instead, i_sure)'),
 	('sku_of_ref', 'ref', '', 'i_ref text', 'text', 'alloc._sku_of_ref(i_ref)'),
 	('sku_of_batch', 'sku', '', 'i_sku text, i_ref text',
 		'SETOF text', 'alloc._sku_of_batch(i_ref)'),
@@ -120,6 +120,7 @@ AS $$
 	('unsubscribe', 'all', '', 'i_type text, i_handler text',
 		'SETOF boolean', 'alloc._unsubscribe(i_type, i_handler)'),
 	('retry_dead_letters', 'all', '', '', 'SETOF bigint', 'alloc.retry_dead_letters()'),
+	('discard_dead_letters', 'all', '', 'i_handler text', 'SETOF bigint', 'alloc.discard_dead_letters(i_handler)'),
 	-- The log as a whole
 	('replay', 'all', '', '',
 		'SETOF (ref text, sku text, eta date, purchased_qty bigint, shipped_qty bigint, allocated_qty bigint, available_qty bigint)',

@@ -34,6 +34,7 @@ AS $$
 		('unsubscribe(text,regprocedure)', '(SELECT bool_and(s) FROM alloc_router.unsubscribe($1, alloc._full_name($2), TRACE) AS s)'),
 		('subscribe(text,regprocedure,text)', '(SELECT bool_and(s) FROM alloc_router.subscribe($1, alloc._full_name($2), $3, TRACE) AS s)'),
 		('retry_dead_letters()', '(SELECT sum(n)::bigint FROM alloc_router.retry_dead_letters(TRACE) AS n)'),
+		('discard_dead_letters(text)', '(SELECT sum(n)::bigint FROM alloc_router.discard_dead_letters($1, TRACE) AS n)'),
 		('check()', 'alloc._fleet_check()'),
 		('repair(boolean)', 'alloc_router.repair($1, TRACE)'),
 		('rebuild()', 'SELECT sum(r.batches), sum(r.lines) INTO batches, lines FROM alloc_router.rebuild(TRACE) AS r'),

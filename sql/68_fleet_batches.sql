@@ -1,8 +1,8 @@
 -- Batches of a fleet: by sku, and by reference through the directory.
 --
 -- A reference is taken in the directory before the batch is there, by
--- add_batch(); so an entry may be of no batch, when that has failed.  It is
--- looked at where it would be in the way.
+-- add_batch(); so an entry may be of no batch, when that has failed, or is not
+-- done yet.  It is looked at where it would be in the way.
 
 CREATE FUNCTION alloc._fleet_claim_ref(ref text, sku text)
 RETURNS void
@@ -15,7 +15,7 @@ DECLARE
 	instead text;
 BEGIN
 	LOOP
-		taken_by := alloc_router.claim_ref(ref, sku, instead, trace);
+		taken_by := alloc_router.claim_ref(ref, sku, instead, false, trace);
 		EXIT WHEN taken_by = sku;
 		IF EXISTS (SELECT FROM alloc_router.sku_of_batch(taken_by, ref, trace)) THEN
 			RAISE EXCEPTION USING
@@ -36,10 +36,17 @@ RETURNS text
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+	began timestamptz;
 BEGIN
 	-- What is wrong is told by the partition, and needs no entry.
 	IF octet_length(ref) BETWEEN 1 AND 255 AND octet_length(sku) BETWEEN 1 AND 255 AND qty >= 0 THEN
-		PERFORM alloc._fleet_claim_ref(ref, sku);
+		-- See _add_fleet_batch().
+		LOOP
+			began := clock_timestamp();
+			PERFORM alloc._fleet_claim_ref(ref, sku);
+			EXIT WHEN clock_timestamp() < began + interval '10 seconds';
+		END LOOP;
 	END IF;
 	RETURN alloc_router.add_batch(ref, sku, qty, eta, alloc._trace());
 END
@@ -66,7 +73,7 @@ BEGIN
 		SELECT f INTO of_sku FROM alloc_router.find_batch(ref, trace) AS f;
 	END IF;
 	IF of_sku IS NOT NULL THEN
-		PERFORM alloc_router.claim_ref(ref, of_sku, noted, trace);
+		PERFORM alloc_router.claim_ref(ref, of_sku, noted, true, trace);
 	END IF;
 	RETURN of_sku;
 END

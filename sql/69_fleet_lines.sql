@@ -148,7 +148,7 @@ DECLARE
 	held text[];
 BEGIN
 	SELECT array_agg(p.sku), array_agg(p.batchref), array_agg(p.status),
-	       coalesce(array_agg(p.sku) FILTER (WHERE p.status IN ('held', 'kept')), '{}')
+	       coalesce(array_agg(p.sku) FILTER (WHERE p.status NOT IN ('allocated', 'backordered')), '{}')
 	  INTO prepared, batchrefs, statuses, held
 	  FROM alloc_router.prepare_order(parts, _prepare_everywhere.orderid, attempt, skus, qtys, mode, alloc._order_ttl(), trace) AS p;
 	IF mode = 'all' AND 'out_of_stock' = ANY (statuses) THEN
@@ -208,11 +208,13 @@ BEGIN
 		       CASE WHEN f.sku = ANY (undone) AND f.status = 'allocated' THEN 'not_taken' ELSE f.status END
 		  FROM unnest(skus, qtys) AS l (sku, qty)
 		  JOIN unnest(finished, batchrefs, statuses) AS f (sku, batchref, status) USING (sku);
-EXCEPTION
-	-- Somebody has made a line of the order another one since it was decided.
-	WHEN SQLSTATE 'SK001' OR SQLSTATE 'SK003' THEN
+EXCEPTION WHEN OTHERS THEN
+	-- Somebody has made a line of the order another one since it was decided, or a
+	-- handler refuses it.  What may pass, or has an unknown end, is left.
+	IF substring(SQLSTATE FROM 1 FOR 2) <> ALL ('{08,25,40,42,53,54,55,57,58,F0,XX}') THEN
 		PERFORM alloc._undo_decided(_finish_everywhere.orderid, _finish_everywhere.attempt);
-		RAISE;
+	END IF;
+	RAISE;
 END
 $$;
 COMMENT ON FUNCTION alloc._finish_everywhere(text, bigint, text[], bigint[], text) IS

@@ -220,6 +220,9 @@ BEGIN
 			MESSAGE = format('unknown consumer "%s"', name),
 			HINT = 'Create it with create_consumer().';
 	END IF;
+	-- Where one snapshot decides, 40001 has to come before any partition is asked.
+	PERFORM FROM alloc.fleet_position p
+	  WHERE p.name = _lock_fleet_consumer.name FOR UPDATE;
 	RETURN turn;
 END
 $$;

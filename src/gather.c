@@ -291,12 +291,15 @@ value_of_key(RelOptInfo *rel, AttrNumber column)
 
 /*
  * Is the condition "column = value", or the other way round?  A column of
- * another type of string has a RelabelType around it.
+ * another type of string has a RelabelType around it.  Where other keys are
+ * equal as well, by the collation, the value does not tell where they are.
  */
 static bool
 is_same_key(OpExpr *condition, Index relid, AttrNumber column, Expr **value)
 {
-	if (condition->opno != TextEqualOperator)
+	if (condition->opno != TextEqualOperator ||
+		!OidIsValid(condition->inputcollid) ||
+		!get_collation_isdeterministic(condition->inputcollid))
 		return false;
 	for (int side = 0; side < 2; side++)
 	{

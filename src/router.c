@@ -38,8 +38,9 @@ static Oid	owner_of(Oid function_id);
 static void sync_fleet(ReturnSetInfo *result, const Datum *arguments);
 static void tell_own_words(ErrorData *error);
 static char *after(char *string, const char *prefix);
+static char *said_remotely(char *message);
 static char *own_words(char *message);
-static int	code_of(const char *sqlstate, const char *message);
+static int	code_of(const char *sqlstate, char *message);
 
 /*
  * alloc._raise_remote(sqlstate text, message text, detail text, hint text)
@@ -254,18 +255,25 @@ after(char *string, const char *prefix)
 }
 
 /*
- * What follows "function(n): [database] REMOTE severity: ", if that is there.
+ * What follows "function(n): [database] REMOTE ", if that is there: the severity
+ * and the words of the partition.
  */
+static char *
+said_remotely(char *message)
+{
+	char	   *rest = strstr(message, "): [");
+
+	rest = rest == NULL ? NULL : strstr(rest, "] REMOTE ");
+	return rest == NULL ? NULL : rest + strlen("] REMOTE ");
+}
+
 static char *
 own_words(char *message)
 {
-	char	   *rest = strstr(message, "): [");
-	char	   *colon;
+	char	   *said = said_remotely(message);
+	char	   *colon = said == NULL ? NULL : strstr(said, ": ");
 
-	if (rest == NULL || (rest = strstr(rest, "] REMOTE ")) == NULL ||
-		(colon = strstr(rest + strlen("] REMOTE "), ": ")) == NULL)
-		return message;
-	return colon + 2;
+	return colon == NULL ? message : colon + 2;
 }
 
 /*
@@ -274,13 +282,15 @@ own_words(char *message)
  * FATAL one of a partition: it has ended its session, not ours.
  */
 static int
-code_of(const char *sqlstate, const char *message)
+code_of(const char *sqlstate, char *message)
 {
+	const char *said = said_remotely(message);
+
+	if (said != NULL && strncmp(said, "FATAL: ", 7) == 0)
+		return ERRCODE_CONNECTION_FAILURE;
 	if (strcmp(sqlstate, "XX000") == 0 &&
 		(strncmp(message, "PL/Proxy function ", 18) == 0 ||
-		 strstr(message, "REMOTE (null)") != NULL))
-		return ERRCODE_CONNECTION_FAILURE;
-	if (strstr(message, "] REMOTE FATAL: ") != NULL)
+		 (said != NULL && strncmp(said, "(null)", 6) == 0)))
 		return ERRCODE_CONNECTION_FAILURE;
 	return MAKE_SQLSTATE(sqlstate[0], sqlstate[1], sqlstate[2], sqlstate[3],
 						 sqlstate[4]);

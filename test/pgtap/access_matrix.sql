@@ -55,9 +55,16 @@ SELECT 'admin', p.oid, p.proname
   JOIN pg_proc p ON p.proname = substring(r.call FROM '^alloc\.(\_\w+)\(') AND p.pronamespace = 'alloc'::regnamespace
 UNION
 SELECT 'admin', p.oid, p.proname
-  FROM pg_proc f, regexp_matches(f.prosrc, 'alloc\.(_\w+)\(i_homes\)', 'g') AS name
-  JOIN pg_proc p ON p.proname = name[1] AND p.pronamespace = 'alloc'::regnamespace
- WHERE f.proname = '_create_remote_functions';
+  FROM pg_proc f, regexp_matches(f.prosrc, 'alloc\.(_\w+)\(i_homes\)', 'g') AS called_name (part)
+  JOIN pg_proc p ON p.proname = part[1] AND p.pronamespace = 'alloc'::regnamespace
+ WHERE f.proname = '_create_remote_functions'
+UNION
+SELECT 'admin', p.oid, p.proname
+  FROM alloc._remote_functions() r
+  JOIN pg_proc f ON f.proname = substring(r.call FROM '^alloc\.(\_\w+)\(') AND f.pronamespace = 'alloc'::regnamespace
+ CROSS JOIN regexp_matches(f.prosrc, 'alloc\.(_\w+)\(', 'g') AS called_name (part)
+  JOIN pg_proc p ON p.proname = part[1] AND p.pronamespace = 'alloc'::regnamespace
+ WHERE NOT f.prosecdef;
 SELECT set_eq($$SELECT scope, object FROM alloc._scopes() WHERE object LIKE '\_%'$$, 'SELECT scope, name FROM called',
 	'what is internal is in no scope, but for what is called as the client, or by a router');
 
@@ -215,10 +222,11 @@ SELECT is(does('regress_admin', command), answer, 'admin: ' || command)
 	(7, $$SELECT alloc.subscribe('allocated', 'jsonb_typeof(jsonb)', 'sync')$$, ''),
 	(8, $$SELECT alloc.unsubscribe('allocated', 'jsonb_typeof(jsonb)')$$, ''),
 	(9, $$SELECT alloc.retry_dead_letters()$$, '0'),
-	(10, $$SELECT count(*) FROM alloc.check()$$, '0'),
-	(11, $$SELECT count(*) FROM alloc.repair(false)$$, '0'),
-	(12, $$SELECT alloc.purge_shipped('infinity')$$, '1'),
-	(13, $$SELECT count(*) FROM alloc.stock$$, '3')) AS t (n, command, answer)
+	(10, $$SELECT alloc.discard_dead_letters('nobody')$$, '0'),
+	(11, $$SELECT count(*) FROM alloc.check()$$, '0'),
+	(12, $$SELECT count(*) FROM alloc.repair(false)$$, '0'),
+	(13, $$SELECT alloc.purge_shipped('infinity')$$, '1'),
+	(14, $$SELECT count(*) FROM alloc.stock$$, '3')) AS t (n, command, answer)
  ORDER BY n;
 -- Neither is refused for want of a right.
 SELECT is(outcome('regress_admin', 'SELECT alloc.rebuild()'), '55000', 'admin: rebuild(), where there is something');

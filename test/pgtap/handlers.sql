@@ -51,6 +51,7 @@ CREATE AGGREGATE agg(jsonb) (SFUNC = jsonb_concat, STYPE = jsonb);
 SELECT function_returns('alloc', 'subscribe', ARRAY['text', 'regprocedure', 'text'], 'void');
 SELECT function_returns('alloc', 'unsubscribe', ARRAY['text', 'regprocedure'], 'void');
 SELECT function_returns('alloc', 'retry_dead_letters', '{}'::name[], 'bigint');
+SELECT function_returns('alloc', 'discard_dead_letters', ARRAY['text'], 'bigint');
 
 SELECT refused(format('SELECT alloc.subscribe(%s)', args), state, message, 'subscribe(' || args || ')')
   FROM (VALUES ($$NULL, 'hear(jsonb)'$$, '22004', 'event_type must not be null'),
@@ -87,6 +88,7 @@ SELECT throws_ok($$SELECT alloc.subscribe('allocated', 'closed(jsonb)')$$, '4250
 RESET ROLE;
 SELECT is_empty('SELECT subscriptions()', 'what was refused is not there');
 SELECT is(alloc.retry_dead_letters(), 0::bigint, 'retry_dead_letters() without any');
+SELECT is(alloc.discard_dead_letters(), 0::bigint, 'discard_dead_letters() without any');
 
 SELECT lives_ok(format('SELECT alloc.subscribe(%L, %L, %L)', type, 'hear(jsonb)', 'async'), 'there is type ' || type)
   FROM unnest('{batch_created,batch_quantity_changed,batch_eta_changed,allocated,deallocated,out_of_stock,held,hold_released,hold_expired,confirmed,backordered,shipped,promise_changed}'::text[]) AS type;

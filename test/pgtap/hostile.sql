@@ -178,7 +178,7 @@ INSERT INTO call VALUES
 	(42, 'drop_moved', $$SELECT alloc.drop_moved(); SELECT alloc.set_partition(NULL, NULL)$$),
 	(43, 'counters', $$SELECT * FROM alloc.counters()$$),
 	-- What routers call.
-	(44, '_claim_ref', $$SELECT alloc.add_batch('fb', 's', 90), alloc._claim_ref('r', 's', NULL), alloc._claim_ref('r', 't', 's'), alloc._sku_of_ref('r');
+	(44, '_claim_ref', $$SELECT alloc.add_batch('fb', 's', 90), alloc._claim_ref('r', 's', NULL, false), alloc._claim_ref('r', 't', 's', true), alloc._add_fleet_batch('fc', 's', 90, NULL), alloc._sku_of_ref('r');
 		SELECT alloc._sku_of_batch('b1'); SELECT alloc._fill_directory('{r2}', '{s}'); SELECT * FROM alloc._directory(); SELECT * FROM alloc._batch_refs()$$),
 	(45, '_prepare_order', $$SELECT * FROM alloc._find_order('f1'); SELECT alloc._begin_order('f1', 'all', '{s}', '{1}');
 		SELECT * FROM alloc._prepare_order('f1', 1, '{s}', '{1}', 'all', '1 minute'); SELECT * FROM alloc._held_lines('f1');
@@ -192,6 +192,7 @@ INSERT INTO call VALUES
 		SELECT alloc._drop_fleet_consumer('fleet')$$),
 	(48, '_take_share', $$SELECT * FROM alloc._take_share(0, 1); SELECT alloc._require_homes('{0}'); SELECT alloc.set_partition(NULL, NULL)$$),
 	(49, '_add_fleet_consumer', $$SELECT alloc._add_fleet_consumer('fleet'); SELECT alloc._drop_fleet_consumer('fleet')$$),
+	(52, 'discard_dead_letters', $$SELECT alloc.discard_dead_letters(); SELECT alloc.discard_dead_letters('evil.hears(jsonb)')$$),
 	-- One that has stock is not filled; this one was, as it were.
 	(50, 'prepare_partition', $$DO 'BEGIN PERFORM alloc.prepare_partition(1); EXCEPTION WHEN object_not_in_prerequisite_state THEN NULL; END'$$),
 	(51, 'settle_partition', $$INSERT INTO alloc.partition VALUES (-1, 2); SELECT alloc.settle_partition(0, 1); SELECT alloc.set_partition(NULL, NULL)$$);

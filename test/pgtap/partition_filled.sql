@@ -90,8 +90,8 @@ CREATE FUNCTION named(rest integer) RETURNS text
 LANGUAGE sql STABLE AS $$
 	SELECT 'key ' || n FROM generate_series(1, 100) n WHERE alloc.partition_of('key ' || n) & 1 = rest LIMIT 1
 $$;
-SELECT is(alloc._claim_ref(named(1), 'LAMP', NULL), 'LAMP', 'a reference that is kept here');
-SELECT refused(format('SELECT alloc._claim_ref(%L, ''LAMP'', NULL)', named(0)), '55000', '%not kept by this partition%', 'one that is not');
+SELECT is(alloc._claim_ref(named(1), 'LAMP', NULL, false), 'LAMP', 'a reference that is kept here');
+SELECT refused(format('SELECT alloc._claim_ref(%L, ''LAMP'', NULL, false)', named(0)), '55000', '%not kept by this partition%', 'one that is not');
 SELECT refused(format(call, named(0)), '55000', '%not kept by this partition%', call)
   FROM (VALUES ('SELECT alloc._find_order(%L)'), ('SELECT alloc._begin_order(%L, ''all'', ''{LAMP}'', ''{1}'')'),
 			   ('SELECT alloc._move_order(%L, 1, ''begun'', ''decided'', NULL)')) AS t (call);
@@ -101,6 +101,15 @@ SELECT is(alloc._require_homes('{0,1,2,1}'), true, '... of which the other one w
 SELECT refused(format('SELECT alloc._require_homes(%L)', homes), '55000', '%other skus than the router knows%', 'one that does not: ' || homes)
   FROM unnest(ARRAY['{0}', '{0,1,0,3}', '{0,1,2,3}']) AS homes;
 SELECT alloc._unlock_order('all');
+
+-- Of skus that moved there are events in two logs, until they are dropped.
+INSERT INTO alloc.product (sku) VALUES (named(0));
+SELECT refused($$SELECT alloc._create_fleet_consumer('all', 'beginning')$$, '55000', '%does not serve%', 'from the beginning: not yet');
+SELECT is(alloc._create_fleet_consumer('later', 'now'), true, 'from now: it is');
+SELECT is(alloc._drop_fleet_consumer('later'), true, 'and goes again');
+SELECT alloc.drop_moved();
+SELECT is(alloc._create_fleet_consumer('all', 'beginning'), true, 'after drop_moved() from the beginning');
+SELECT is(alloc._drop_fleet_consumer('all'), true, 'too');
 
 -- A consumer of the fleet that somebody drops here.
 SELECT alloc.drop_consumer('mail');

@@ -231,6 +231,10 @@ like(dead(), qr/\|3\|42883: function "shop\.fails\(pg_catalog\.jsonb\)" does not
 handler('shop', 'fails', undef, sprintf($hear, 'mended'));
 sql("SELECT alloc.unsubscribe('allocated', 'shop.fails(jsonb)')");
 is(sql('SELECT alloc.retry_dead_letters()'), '0', 'a dead letter of which nobody is subscribed any more stays');
+is(sql("SELECT alloc.discard_dead_letters('shop.fails(jsonb)')"), '0', 'discard_dead_letters() of a handler that has none');
+sql("BEGIN; SELECT alloc.discard_dead_letters(); ROLLBACK");
+is(sql('SELECT alloc.discard_dead_letters(handler) FROM alloc.dead_letters'), '1', 'discard_dead_letters()');
+is(dead(), '', 'discard_dead_letters(): it is gone');
 no_handlers();
 
 # Sleeping: canceled, and terminated if it does not obey; others go on

@@ -262,6 +262,15 @@ is(router("SELECT count(*) FROM alloc.batches"), 4, 'there are four batches');
 everywhere("INSERT INTO alloc.directory SELECT 'stale', '$sku[3]' WHERE alloc._serves('stale')");
 is(router("SELECT alloc.add_batch('stale', '$sku[1]', 1)"), 'stale', 'a stale claim is in nobody\'s way');
 is(everywhere("SELECT sku FROM alloc.directory WHERE ref = 'stale'"), $sku[1], 'and is put right');
+# One that may still come is waited for.
+everywhere("INSERT INTO alloc.directory SELECT 'claimed', '$sku[3]', now() WHERE alloc._serves('claimed')");
+is(fails("SELECT alloc.add_batch('claimed', '$sku[1]', 1)"), '55000', 'a claim whose batch may still come');
+is(router("SELECT alloc.add_batch('claimed', '$sku[3]', 0)"), 'claimed', 'which it does');
+is(fails("SELECT alloc.add_batch('claimed', '$sku[1]', 1)"), '23505', 'and then it is there');
+# Whose reference somebody else might have by now is refused.
+my $overdue = start([ 'psql', '-XAtq', '-v', 'VERBOSITY=sqlstate', '-d', connection('p0'),
+		'-c', "SELECT alloc._add_fleet_batch('late', '$sku[0]', 1, NULL) FROM pg_sleep(30.1)" ],
+	'>', \my $overdue_answer, '2>', \my $overdue_error);
 is(fails("SELECT * FROM alloc.change_batch_quantity('none', 1)"), 'SK002', 'an unknown reference');
 is(fails("SELECT * FROM alloc.change_batch_eta('none', NULL)"), 'SK002', 'likewise');
 is(fails("SELECT * FROM alloc.change_batch_quantity(NULL, 1)"), '22004', 'a NULL reference');
@@ -275,7 +284,7 @@ everywhere("UPDATE alloc.directory SET sku = '$sku[0]' WHERE ref = 'b3'");
 router("SELECT * FROM alloc.change_batch_eta('b3', '2030-01-01')");
 is(router("SELECT eta FROM alloc.batches WHERE ref = 'b3'"), '2030-01-01', 'a wrong entry does no harm');
 everywhere('DELETE FROM alloc.directory');
-is(router('SELECT alloc.rebuild_directory()'), 5, 'rebuild_directory()');
+is(router('SELECT alloc.rebuild_directory()'), 6, 'rebuild_directory()');
 is(router('SELECT count(*) FROM alloc.check()'), 0, 'all is sound');
 
 # Several routers
@@ -405,12 +414,35 @@ $node->poll_query_until('postgres', "SELECT count(*) > 0 FROM pg_locks WHERE NOT
 $fetcher->query_safe('COMMIT');
 is(join(' ', sort split(/\n/, $first . "\n" . $other->query_safe('SELECT'))), 'e0 e1 e2 e3', 'two fetchers take turns');
 $_->quit foreach $fetcher, $other;
+# With one snapshot, while another one fetches: it fails before it has asked.
+router("SELECT alloc.add_batch('h$_' || n, '$sku[$_]', 1) FROM generate_series(1, 2) AS n") foreach 0 .. 3;
+$fetcher = $node->background_psql('router', on_error_stop => 0);
+$fetcher->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1');
+my $four = router(fetched(4));
+is($fetcher->query(fetched(100)), '', 'REPEATABLE READ, when another one has fetched: an error');
+$fetcher->query('COMMIT');
+$fetcher->quit;
+is(in_order($four . "\n" . router(fetched(100))), 'h01 h02 h11 h12 h21 h22 h31 h32', 'and nothing is lost by it');
 is(fails("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1; " . fetched(1) . '; ' . fetched(1)), 'none', 'REPEATABLE READ, alone');
 router("SELECT alloc.drop_consumer('c')");
 is(everywhere("SELECT count(*) FROM alloc.consumer WHERE kind IN ('consumer', 'counted')"), "0\n0\n0\n0", 'dropped on all partitions');
 is(fails("SELECT alloc.drop_consumer('c')"), '42704', 'a consumer that is not there');
 router("SELECT alloc.create_consumer('c', 'beginning')");
 is(router("SELECT count(*) = (SELECT count(*) FROM alloc.events) FROM alloc.fetch_events('c', 100000)"), 't', 'from the beginning');
+
+# Handlers run with the search_path of the router's role
+
+everywhere(q{CREATE TABLE outbox (event jsonb); CREATE FUNCTION public.notes(jsonb) RETURNS void LANGUAGE sql AS 'INSERT INTO outbox VALUES ($1)'});
+router(q{CREATE FUNCTION public.notes(jsonb) RETURNS void LANGUAGE sql AS ''; SELECT alloc.subscribe('out_of_stock', 'notes(jsonb)', 'sync')});
+router("SELECT alloc.allocate('noted', '$_', 1000000)") foreach @sku;
+is(everywhere('SELECT count(*) FROM outbox'), "1\n1\n1\n1", 'a handler finds the tables of its search_path');
+router(q{SELECT alloc.unsubscribe('out_of_stock', 'notes(jsonb)')});
+
+# Keys that are equal by a collation, and one that looks like PL/Proxy's words
+
+router("CREATE COLLATION either_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false)");
+is(router("SELECT count(DISTINCT sku) FROM alloc.batches WHERE sku = upper('$sku[$_]') COLLATE either_case"), 1, "in another case: $sku[$_]") foreach 0 .. 3;
+is(fails("SELECT alloc.allocate('o', 'x): [p0] REMOTE FATAL: ', 1)"), 'SK001', 'a key with words of PL/Proxy');
 
 # A partition that cannot be reached
 
@@ -436,5 +468,8 @@ $client->quit;
 router('SELECT * FROM alloc.recover_orders()');
 is(router("SELECT orderid FROM alloc.allocations WHERE orderid IN ('lost', 'found') AND expires_at IS NULL"), 'found', 'nothing is half done');
 is(router('SELECT count(*) FROM alloc.check()'), 0, 'all is sound');
+
+$overdue->finish;
+like($overdue_error, qr/40001/, 'a batch whose reference was taken too long ago');
 
 done_testing();

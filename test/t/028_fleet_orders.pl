@@ -339,6 +339,47 @@ is(sqlstate($router, 'postgres', each_sku('changed') . ';'), 'SK003', 'a line of
 is(lines_of('changed'), "allocated $c", 'which is all that is left');
 is(recovered(1), 'nothing', 'and nothing is left to recover');
 
+# Somebody frees lines in between, and is told so: they do not come back.
+leave('freed', 'decided');
+is(rows("SELECT alloc.release('freed')"), 4, 'an order that was decided is released');
+is(recovered(), 'freed|undone', 'it is undone');
+is(lines_of('freed'), 'none', 'and no line comes back');
+leave('freed one', 'decided');
+is(rows("SELECT alloc.deallocate('freed one', '$c')"), 'batch 2', 'a line of one is freed');
+is(recovered(), 'freed one|undone', 'it is undone');
+is(lines_of('freed one'), 'none', 'as a whole');
+leave('freed partly', 'decided', 'partial');
+rows("SELECT alloc.deallocate('freed partly', '$c')");
+is(recovered(), 'freed partly|finished', 'of an order that may be had in part');
+is(lines_of('freed partly'), join(', ', map { "allocated $_" } sort $a, $b, $d), 'the others are taken');
+
+# A handler refuses what was decided: the command fails, and leaves nothing.
+$_->safe_psql('postgres', sprintf(<<'SQL', $b)) foreach @partitions, $router;
+CREATE FUNCTION refuse(event jsonb) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	IF event->>'sku' = '%s' AND event->>'orderid' LIKE 'refused%%' THEN
+		RAISE 'refused';
+	END IF;
+END
+$$;
+SQL
+rows("SELECT alloc.subscribe('confirmed', 'refuse(jsonb)', 'sync')");
+is(sqlstate($router, 'postgres', each_sku("refused $_", $_) . ';'), 'P0001', "a handler refuses, mode $_") foreach ('all', 'partial', 'backorder');
+is(sqlstate($router, 'postgres', order('refused rest', 'backorder', $b => 1, $scarce => 1000000, $c => 1) . ';'), 'P0001', 'and with one that would wait');
+is(rows("SELECT (SELECT count(*) FROM alloc.allocations WHERE orderid LIKE 'refused%') + (SELECT count(*) FROM alloc.backorders WHERE orderid LIKE 'refused%')"),
+	0, 'nothing is left of the orders');
+is(recovered(1), 'nothing', 'nor to recover');
+rows("SELECT alloc.unsubscribe('confirmed', 'refuse(jsonb)')");
+
+# What the customer holds lasts until the order can be finished.
+rows("$hold('short', '$a', 1, '1 hour'), alloc.hold('short', '$b', 1, '10 s')");
+$router->safe_psql('postgres', "SELECT leave_order('short', '{$a, $b}', '{1, 1}', 'all', 'prepared')");
+is(rows("SELECT min(expires_at) > now() + interval '30 s', max(expires_at) > now() + interval '30 min' FROM alloc.allocations WHERE orderid = 'short'"), 't|t',
+	'a short hold lasts as long as those that were made for the order, a long one stays long');
+is(recovered(), 'short|undone', 'the client has died');
+is(lines_of('short'), join(', ', map { "held $_" } sort $a, $b), 'who held lines still does');
+rows("SELECT alloc.release('short')");
+
 # ---- somebody is at work on the order ----
 
 # A psql that goes on while the test does something else; what it is told, and

@@ -55,6 +55,24 @@ is(sql('boss', q{SELECT alloc.handle('{"command": "allocate", "orderid": "o9", "
 is(sql('boss', q{SELECT alloc.create_consumer('mail'), count(*) FROM alloc.recover_orders()}), '|0', 'admin: create_consumer(), recover_orders()');
 is(sql('boss', q{SELECT alloc.rebuild_directory()}), '5', 'admin: rebuild_directory()');
 
+# A handler of the router's role, as with a command of its own, runs as that.
+$_->safe_psql('postgres', <<'END') foreach @partitions;
+CREATE TABLE heard (as_role text, type text);
+CREATE FUNCTION hears(event jsonb) RETURNS void LANGUAGE sql AS 'INSERT INTO heard VALUES (current_user, event->>''type'')';
+ALTER FUNCTION hears(jsonb) OWNER TO shop_router;
+GRANT INSERT ON heard TO shop_router;
+END
+$router->safe_psql('postgres', q{CREATE FUNCTION hears(event jsonb) RETURNS void LANGUAGE sql AS ''});
+sql('boss', join('; ', map { "SELECT alloc.subscribe('$_', 'hears(jsonb)', 'sync')" } qw(batch_created batch_quantity_changed allocated held confirmed deallocated shipped hold_released)));
+is(sql('seller', q{SELECT string_agg(status, ' ') FROM alloc.allocate_order('o5', '{"(,s1,1)","(,s2,1)","(,s3,1)"}')}), 'allocated allocated allocated', 'an order that a handler hears of');
+is(sql('seller', q{SELECT string_agg(status, ' ') FROM alloc.allocate_order('o6', '{"(,s1,1)","(,s2,1)","(,s3,100)"}')}), 'not_taken not_taken out_of_stock', 'one that is refused');
+is(sql('seller', q{SELECT string_agg(batchref, ' ') FROM alloc.allocate_lines('{"(o7,s1,1)","(o7,s2,1)"}')}), 'b1 b2', 'lines');
+is(sql('seller', q{SELECT alloc.hold('o8', 's1', 1, '1 hour'), alloc.hold('o8', 's2', 1, '1 hour'), alloc.confirm('o8'), alloc.ship('o8')}), 'b1|b2|2|2', 'holds');
+is(sql('buyer', q{CREATE TEMPORARY TABLE feed AS SELECT 'b' || n AS ref, 's' || n AS sku, 20::bigint AS qty, NULL::date AS eta FROM generate_series(1, 6) n;
+	SELECT count(*) FROM alloc.sync_batches('pg_temp.feed')}), '6', 'a feed');
+is(join(' ', map { $_->safe_psql('postgres', "SELECT DISTINCT as_role FROM heard") } @partitions), 'shop_router shop_router', 'the router\'s role has heard of all');
+sql('boss', join('; ', map { "SELECT alloc.unsubscribe('$_', 'hears(jsonb)')" } qw(batch_created batch_quantity_changed allocated held confirmed deallocated shipped hold_released)));
+
 refused('reader', q{SELECT alloc.allocate('o', 's1', 1)});
 refused('seller', q{SELECT alloc.add_batch('b', 's', 1)});
 refused('seller', 'SELECT * FROM alloc.stock');
