@@ -26,6 +26,7 @@
 #include "miscadmin.h"
 #include "share.h"
 #include "stat.h"
+#include "utils/guc.h"
 #include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(alloc_hold);
