@@ -22,10 +22,11 @@ COMMENT ON TABLE alloc.directory IS
 CREATE TABLE alloc.fleet_place (
 	LIKE alloc.position,
 	fetches bigint NOT NULL,
+	call    bigint NOT NULL,
 	CONSTRAINT fleet_place_pkey PRIMARY KEY (consumer_id, fetches)
 ) USING heap;
 COMMENT ON TABLE alloc.fleet_place IS
-	'consumers of a fleet: the position of each after so many fetches here, from the last that was committed on';
+	'consumers of a fleet: the position of each after so many fetches here, from the last that was committed on; call: the router''s number of the fetch that led to it';
 
 SELECT pg_catalog.pg_extension_config_dump('alloc.directory', '');
 SELECT pg_catalog.pg_extension_config_dump('alloc.fleet_place', '');
@@ -272,7 +273,7 @@ BEGIN
 	INSERT INTO alloc.consumer (consumer_id, kind, name)
 	VALUES (nextval('alloc.consumer_id_seq'), 'counted', _begin_fleet_reader.name)
 	RETURNING consumer_id INTO counted_id;
-	PERFORM alloc._keep_place(reader_id, 0);
+	PERFORM alloc._keep_place(reader_id, 0, 0);
 	PERFORM alloc._go_to_place(counted_id, reader_id, 0);
 END
 $$;
@@ -305,14 +306,14 @@ $$;
 COMMENT ON FUNCTION alloc._drop_fleet_consumer(text) IS
 	'for routers: drop_consumer() on a partition, if the consumer is there';
 
-CREATE FUNCTION alloc._keep_place(reader_id bigint, fetches bigint)
+CREATE FUNCTION alloc._keep_place(reader_id bigint, fetches bigint, call bigint)
 RETURNS void
 LANGUAGE sql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-	INSERT INTO alloc.fleet_place SELECT p.*, $2 FROM alloc.position p WHERE p.consumer_id = $1
+	INSERT INTO alloc.fleet_place SELECT p.*, $2, $3 FROM alloc.position p WHERE p.consumer_id = $1
 $$;
-COMMENT ON FUNCTION alloc._keep_place(bigint, bigint) IS
+COMMENT ON FUNCTION alloc._keep_place(bigint, bigint, bigint) IS
 	'keeps the position that a reader has after so many fetches';
 
 CREATE FUNCTION alloc._go_to_place(to_id bigint, reader_id bigint, fetches bigint)
@@ -341,10 +342,11 @@ COMMENT ON FUNCTION alloc._go_to_place(bigint, bigint, bigint) IS
 -- The next events for a consumer of the fleet.  The arrays have one element: the
 -- partition's number at the router, how many fetches the router's transactions have
 -- committed, and how many it knows of.  Whatever came after these was rolled back:
--- the events are given again.
+-- the events are given again.  call grows from one fetch of a router to the next: one
+-- that comes when a later one was here would move the place that the router counts on.
 CREATE FUNCTION alloc._fetch_fleet_events(
 	this_part integer[], consumer text, committed_by_part bigint[], seen_by_part bigint[],
-	max_events integer,
+	max_events integer, call bigint,
 	OUT part integer, OUT event_id bigint, OUT at timestamptz, OUT type text,
 	OUT sku text, OUT orderid text, OUT batchref text, OUT qty bigint,
 	OUT payload jsonb)
@@ -357,6 +359,7 @@ DECLARE
 	reader_id bigint;
 	counted_id bigint;
 	places bigint[];
+	latest_call bigint;
 	committed CONSTANT bigint := committed_by_part[1];
 	seen CONSTANT bigint := seen_by_part[1];
 BEGIN
@@ -378,8 +381,13 @@ BEGIN
 			ERRCODE = 'undefined_object',
 			MESSAGE = format('unknown consumer "%s" of the fleet', _fetch_fleet_events.consumer);
 	END IF;
-	places := ARRAY(SELECT f.fetches FROM alloc.fleet_place f WHERE f.consumer_id = reader_id);
-	IF NOT places @> ARRAY[committed, seen] THEN
+	SELECT array_agg(f.fetches), max(f.call) INTO places, latest_call
+	  FROM alloc.fleet_place f WHERE f.consumer_id = reader_id;
+	IF _fetch_fleet_events.call <= latest_call THEN
+		RAISE EXCEPTION USING
+			ERRCODE = 'serialization_failure',
+			MESSAGE = format('a later fetch for consumer "%s" was first', _fetch_fleet_events.consumer);
+	ELSIF NOT coalesce(places, '{}') @> ARRAY[committed, seen] THEN
 		RAISE EXCEPTION USING
 			ERRCODE = 'object_not_in_prerequisite_state',
 			MESSAGE = format('consumer "%s" has fetched %s times, the router knows of %s',
@@ -395,8 +403,8 @@ BEGIN
 	DELETE FROM alloc.fleet_place f
 	 WHERE f.consumer_id = reader_id AND (f.fetches < committed OR f.fetches > seen);
 	RETURN QUERY SELECT this_part[1], f.* FROM alloc.fetch_events(_fetch_fleet_events.consumer, _fetch_fleet_events.max_events) AS f;
-	PERFORM alloc._keep_place(reader_id, seen + 1);
+	PERFORM alloc._keep_place(reader_id, seen + 1, _fetch_fleet_events.call);
 END
 $$;
-COMMENT ON FUNCTION alloc._fetch_fleet_events(integer[], text, bigint[], bigint[], integer) IS
+COMMENT ON FUNCTION alloc._fetch_fleet_events(integer[], text, bigint[], bigint[], integer, bigint) IS
 	'for routers: fetch_events() on a partition, after the fetches that the router knows of';

@@ -48,6 +48,9 @@ CREATE TABLE alloc.fleet_position (
 COMMENT ON TABLE alloc.fleet_position IS
 	'of each consumer and partition, how many fetches there were, counted, and how many before the transaction xact of the last one';
 
+-- Numbers of fetches, in the order in which they were sent, whatever came of them.
+CREATE SEQUENCE alloc.fleet_call_seq;
+
 CREATE FUNCTION alloc._raise_remote(sqlstate text, message text, detail text, hint text)
 RETURNS void
 AS 'MODULE_PATHNAME', 'alloc_raise_remote'

@@ -288,15 +288,16 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
+	call bigint := nextval('alloc.fleet_call_seq');
 	given integer[] := '{}';
 	e record;
 BEGIN
 	IF NOT EXISTS (SELECT FROM alloc.fleet_position p WHERE p.name = consumer AND p.follows IS NOT NULL) THEN
 		RETURN QUERY
 			SELECT e.event_id, e.at, e.type, e.sku, e.orderid, e.batchref, e.qty, e.payload
-			  FROM alloc_router.fetch_events(parts, consumer, committed, seen, share, alloc._trace()) AS e;
+			  FROM alloc_router.fetch_events(parts, consumer, committed, seen, share, call, alloc._trace()) AS e;
 	ELSE
-		FOR e IN SELECT * FROM alloc_router.fetch_events(parts, consumer, committed, seen, share, alloc._trace()) LOOP
+		FOR e IN SELECT * FROM alloc_router.fetch_events(parts, consumer, committed, seen, share, call, alloc._trace()) LOOP
 			SELECT e.event_id, e.at, e.type, e.sku, e.orderid, e.batchref, e.qty, e.payload
 			  INTO event_id, at, type, sku, orderid, batchref, qty, payload;
 			given := given || e.part::integer;

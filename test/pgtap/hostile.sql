@@ -188,7 +188,7 @@ INSERT INTO call VALUES
 	(46, '_allocate_share', $$SELECT * FROM alloc._allocate_share('{0}', ARRAY['{"(f2,s,1)"}']);
 		SELECT * FROM alloc._sync_share('{fb9}', '{fs9}', '{1}', '{NULL}', false)$$),
 	(47, '_fetch_fleet_events', $$SELECT alloc._create_fleet_consumer('fleet', 'beginning');
-		SELECT * FROM alloc._fetch_fleet_events('{0}', 'fleet', '{0}', '{0}', 10); SELECT * FROM alloc._fetch_fleet_events('{0}', 'fleet', '{1}', '{1}', 10);
+		SELECT * FROM alloc._fetch_fleet_events('{0}', 'fleet', '{0}', '{0}', 10, 1); SELECT * FROM alloc._fetch_fleet_events('{0}', 'fleet', '{1}', '{1}', 10, 2);
 		SELECT alloc._drop_fleet_consumer('fleet')$$),
 	(48, '_take_share', $$SELECT * FROM alloc._take_share(0, 1); SELECT alloc._require_homes('{0}'); SELECT alloc.set_partition(NULL, NULL)$$),
 	(49, '_add_fleet_consumer', $$SELECT alloc._add_fleet_consumer('fleet'); SELECT alloc._drop_fleet_consumer('fleet')$$),

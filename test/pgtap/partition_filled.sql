@@ -74,10 +74,12 @@ SELECT cmp_ok(nextval('alloc.fleet_attempt_seq'), '>', 3::bigint << 40, 'attempt
 SELECT is(alloc.allocate('two', 'LAMP', 1), 'lamp', 'it serves');
 SELECT is(alloc._add_fleet_consumer('mail'), true, 'a router reads it as well');
 SELECT is(alloc._add_fleet_consumer('mail'), true, '... and once more, if that failed');
-SELECT results_eq('SELECT event_id > 903, type, orderid FROM alloc._fetch_fleet_events(ARRAY[1], ''mail'', ARRAY[0::bigint], ARRAY[0::bigint], 100) WHERE type <> ''hold_expired''',
+SELECT results_eq('SELECT event_id > 903, type, orderid FROM alloc._fetch_fleet_events(ARRAY[1], ''mail'', ARRAY[0::bigint], ARRAY[0::bigint], 100, 7) WHERE type <> ''hold_expired''',
 	$$VALUES (true, 'allocated', 'two')$$, 'it has what happened here, and nothing that was copied');
-SELECT refused('SELECT * FROM alloc._fetch_fleet_events(ARRAY[0], ''mail'', ARRAY[1::bigint], ARRAY[1::bigint], 100)', '55000',
+SELECT refused('SELECT * FROM alloc._fetch_fleet_events(ARRAY[0], ''mail'', ARRAY[1::bigint], ARRAY[1::bigint], 100, 8)', '55000',
 	'%not partition 0%', 'who takes it for another partition is refused');
+SELECT throws_ok($$SELECT * FROM alloc._fetch_fleet_events(ARRAY[1], 'mail', ARRAY[0::bigint], ARRAY[0::bigint], 100, 6)$$, '40001',
+	'a later fetch for consumer "mail" was first', 'a fetch that comes late');
 SELECT throws_ok($$SELECT alloc.confirm('cart')$$, 'SK005', NULL, 'a hold that is over is told to be');
 SELECT is_empty('SELECT * FROM alloc.check()', 'all is sound');
 SELECT is(alloc.add_batch('more', 'LAMP', 1), 'more', 'a new batch');
