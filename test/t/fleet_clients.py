@@ -158,7 +158,9 @@ def write(**told):
 
 def main():
     until = time.time() + SECONDS
-    clients = [multiprocessing.Process(target=lambda n=n: Client(n).run(until))
+    # Not every Python forks by default.
+    fork = multiprocessing.get_context('fork')
+    clients = [fork.Process(target=lambda n=n: Client(n).run(until))
                for n in range(CLIENTS)]
     for client in clients:
         client.start()
