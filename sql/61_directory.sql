@@ -383,16 +383,16 @@ BEGIN
 	END IF;
 	SELECT array_agg(f.fetches), max(f.call) INTO places, latest_call
 	  FROM alloc.fleet_place f WHERE f.consumer_id = reader_id;
-	IF _fetch_fleet_events.call <= latest_call THEN
-		RAISE EXCEPTION USING
-			ERRCODE = 'serialization_failure',
-			MESSAGE = format('a later fetch for consumer "%s" was first', _fetch_fleet_events.consumer);
-	ELSIF NOT coalesce(places, '{}') @> ARRAY[committed, seen] THEN
+	IF NOT coalesce(places, '{}') @> ARRAY[committed, seen] THEN
 		RAISE EXCEPTION USING
 			ERRCODE = 'object_not_in_prerequisite_state',
 			MESSAGE = format('consumer "%s" has fetched %s times, the router knows of %s',
 				_fetch_fleet_events.consumer, (SELECT max(n) FROM unnest(places) AS n), seen),
 			HINT = 'Another router reads for this consumer, or this database was restored.';
+	ELSIF _fetch_fleet_events.call <= latest_call THEN
+		RAISE EXCEPTION USING
+			ERRCODE = 'serialization_failure',
+			MESSAGE = format('a later fetch for consumer "%s" was first', _fetch_fleet_events.consumer);
 	END IF;
 	IF committed > ANY (places) THEN
 		PERFORM alloc._go_to_place(counted_id, reader_id, committed);

@@ -128,8 +128,9 @@ COMMENT ON FUNCTION alloc._begin_order(text, text, text[], bigint[]) IS
 -- status: 'allocated' (it was), 'kept' (it was held), 'held', 'out_of_stock' or
 -- 'backordered' (it waits).  No out_of_stock event but where the order ends by it.
 --
--- What calls commands is no SECURITY DEFINER here: a synchronous handler runs as
--- the router's role, as with a command of its own.
+-- What calls commands is no SECURITY DEFINER here, so that they are the router's
+-- role's own: in somebody else's a handler of that role may leave nothing for
+-- later, such as a deferred trigger (alloc_handler_call()).
 CREATE FUNCTION alloc._prepare_order(
 	orderid text, attempt bigint, skus text[], qtys bigint[], mode text, ttl interval,
 	OUT sku text, OUT batchref text, OUT status text)

@@ -11,6 +11,7 @@
 #ifndef ALLOC_COMMAND_H
 #define ALLOC_COMMAND_H
 
+#include "fmgr.h"
 #include "nodes/execnodes.h"
 #include "store.h"
 
@@ -28,6 +29,7 @@ extern void alloc_command_begin(const char *command);
 extern void alloc_command_end(void);
 
 extern text *alloc_place(const AllocLine *line);
+extern PGDLLEXPORT Datum alloc_hold(PG_FUNCTION_ARGS);
 extern text *alloc_try_free(const AllocLineRow *row, bool *nobody_waits);
 
 extern bool alloc_is_over(const AllocLine *line);

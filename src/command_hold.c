@@ -26,11 +26,9 @@
 #include "miscadmin.h"
 #include "share.h"
 #include "stat.h"
-#include "utils/guc.h"
 #include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(alloc_hold);
-PG_FUNCTION_INFO_V1(alloc_hold_for_fleet);
 PG_FUNCTION_INFO_V1(alloc_confirm);
 PG_FUNCTION_INFO_V1(alloc_release);
 PG_FUNCTION_INFO_V1(alloc_extend_hold);
@@ -87,24 +85,6 @@ alloc_hold(PG_FUNCTION_ARGS)
 	if (ref == NULL)
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(ref);
-}
-
-/*
- * alloc._hold_for_fleet(orderid text, sku text, qty bigint, ttl interval) returns text
- *		hold(), however many holds the order has: it is being taken on several
- *		partitions.
- */
-Datum
-alloc_hold_for_fleet(PG_FUNCTION_ARGS)
-{
-	int			level = NewGUCNestLevel();
-	Datum		ref;
-
-	(void) set_config_option("alloc.max_holds_per_order", "-1", PGC_SUSET,
-							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	ref = alloc_hold(fcinfo);
-	AtEOXact_GUC(true, level);
-	return ref;
 }
 
 /*

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * command_order.c
- *	  allocate_order(): the lines of one order, all of them or what there is.
+ *	  allocate_order(): the lines of one order, all of them or what there is;
+ *	  and a hold for one that several partitions take.
  *
  * Lines of one sku become one line.  Then bulk.c plans what each would get, and
  * the mode decides what of it is taken; in attempts (bulk_run.c).  An order
@@ -16,6 +17,7 @@
 
 #include "argument.h"
 #include "bulk.h"
+#include "command.h"
 #include "common/int.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -24,10 +26,12 @@
 #include "miscadmin.h"
 #include "stat.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/tuplestore.h"
 
 PG_FUNCTION_INFO_V1(alloc_allocate_order);
+PG_FUNCTION_INFO_V1(alloc_hold_for_fleet);
 
 /* What becomes of an order of which some lines cannot be served. */
 typedef enum OrderMode
@@ -103,6 +107,26 @@ alloc_allocate_order(PG_FUNCTION_ARGS)
 	MemoryContextSwitchTo(oldcxt);
 	MemoryContextDelete(lines_cxt);
 	return (Datum) 0;
+}
+
+/*
+ * alloc._hold_for_fleet(orderid text, sku text, qty bigint, ttl interval) returns text
+ *		hold(), however many holds the order has: it is being taken on several
+ *		partitions.
+ *
+ * Errors: those of hold(), but for 53400.
+ */
+Datum
+alloc_hold_for_fleet(PG_FUNCTION_ARGS)
+{
+	int			level = NewGUCNestLevel();
+	Datum		ref;
+
+	(void) set_config_option("alloc.max_holds_per_order", "-1", PGC_SUSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	ref = alloc_hold(fcinfo);
+	AtEOXact_GUC(true, level);
+	return ref;
 }
 
 static OrderMode
